@@ -1,0 +1,205 @@
+"""The command line: thin, and quick to start; what a command needs is imported when it runs."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cxrdist import __version__
+from cxrdist.errors import CxrdistError
+
+INTERRUPTED = 130
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Examples(click.Command):
+    """A command whose help keeps the lines of its examples."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {line.strip()}\n" for line in self.epilog.strip().splitlines()))
+
+
+class _Group(click.Group):
+    command_class = _Examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order in which a study needs them."""
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Which chest-X-ray classifier is better? Describe a study in one file; every fold of every variant is trained
+    in parallel, and the tables come from predictions on images that the network did not see.
+
+    \b
+    First steps:
+      cxrdist phantoms phantoms                    draw images to try it on
+      cxrdist plan jobs/demo.yaml --images phantoms   see what would be done
+      cxrdist run jobs/demo.yaml --images phantoms    do it
+    """
+
+
+def _study_options(function: Any) -> Any:
+    for option in (
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a key of the study file, such as training.epochs=2. Repeatable.",
+        ),
+        click.option("--images", type=_FOLDER, help="Folder that the manifest's paths start from."),
+        click.argument("study", type=_FILE),
+    ):
+        function = option(function)
+    return function
+
+
+@cli.command(
+    epilog="""
+    cxrdist run jobs/resnet34_three_class.yaml --images DIR
+    cxrdist run jobs/vgg16_four_class.yaml --images DIR --set training.epochs=2 --workers 2
+    cxrdist run study.yaml --executor inline --run-dir /data/runs/first
+    """
+)
+@_study_options
+@click.option("--executor", type=click.Choice(["ray", "inline"]), help="ray (default): in parallel; inline: here.")
+@click.option("--workers", type=click.IntRange(min=1), help="Fold jobs at a time; by default by GPUs or cores.")
+@click.option("--address", metavar="ADDRESS", help="Ray cluster to join; by default a local one is started.")
+@click.option("--wandb", type=click.Choice(["off", "auto", "offline", "online"]), help="Weights & Biases; off.")
+@click.option("--run-dir", type=_FOLDER, help="Where everything is kept; by default runs/NAME.")
+def run(
+    study: Path,
+    images: Path | None,
+    settings: tuple[str, ...],
+    executor: str | None,
+    workers: int | None,
+    address: str | None,
+    wandb: str | None,
+    run_dir: Path | None,
+) -> None:
+    """Run a study: whatever of it is not done yet. Run it again to resume."""
+    from cxrdist.cli.commands import run_command
+
+    overrides = {
+        "cohort.images": _absolute(images),
+        "execution.executor": executor,
+        "execution.workers": workers,
+        "execution.address": address,
+        "tracking.wandb": wandb,
+    }
+    run_command(study, settings, overrides, run_dir)
+
+
+@cli.command(
+    epilog="""
+    cxrdist plan jobs/resnet34_three_class.yaml --images DIR
+    cxrdist plan study.yaml --set folds.k=10
+    """
+)
+@_study_options
+def plan(study: Path, images: Path | None, settings: tuple[str, ...]) -> None:
+    """Show what a study would do: cohort, folds, fold jobs, cost, doubts. Trains nothing."""
+    from cxrdist.cli.planning import plan_command
+
+    plan_command(study, settings, {"cohort.images": _absolute(images)})
+
+
+@cli.command(
+    epilog="""
+    cxrdist status runs/demo
+    """
+)
+@click.argument("run_dir", metavar="RUN", type=_FOLDER)
+def status(run_dir: Path) -> None:
+    """Show how every fold job of a run stands."""
+    from cxrdist.cli.commands import status_command
+
+    status_command(run_dir)
+
+
+@cli.command(
+    epilog="""
+    cxrdist report runs/demo
+    cxrdist report runs/demo --partial
+    """
+)
+@click.argument("run_dir", metavar="RUN", type=_FOLDER)
+@click.option("--partial", is_flag=True, help="Make the tables of a study that is not complete; they say so.")
+def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Make tables, figures and the page again, from the predictions alone."""
+    from cxrdist.cli.commands import report_command
+
+    report_command(run_dir, partial=partial)
+
+
+@cli.command(
+    epilog="""
+    cxrdist phantoms phantoms
+    cxrdist phantoms large --patients 40 --size 256 --seed 7
+    """
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("--patients", type=click.IntRange(2, 10_000), default=18, show_default=True, help="Patients a class.")
+@click.option("--size", type=click.IntRange(64, 512), default=96, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def phantoms(folder: Path, patients: int, size: int, seed: int) -> None:
+    """Draw a cohort of chest phantoms: four classes, several images a patient, lung masks, a manifest."""
+    from cxrdist.cli.commands import phantoms_command
+
+    phantoms_command(folder, patients, size, seed)
+
+
+@cli.command(
+    epilog="""
+    cxrdist schema > study.schema.json
+    """
+)
+def schema() -> None:
+    """Print the study file's JSON schema, with a description of every key."""
+    from cxrdist.cli.commands import schema_command
+
+    schema_command()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit status 2, never a traceback."""
+    # A cluster's time limit comes as SIGTERM: stop in order, as for Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CxrdistError as error:
+        _complain(str(error))
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        _complain("Interrupted; what was done is kept, and the same command continues.")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str) -> None:
+    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(text, err=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _absolute(folder: Path | None) -> str | None:
+    return None if folder is None else str(folder.resolve())

@@ -1,0 +1,120 @@
+"""What the commands do, once they are chosen."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cxrdist.cli.aggregate import log_aggregate
+from cxrdist.cli.gather import gather
+from cxrdist.cohort.phantoms import draw_phantoms
+from cxrdist.config import Study, load_study
+from cxrdist.errors import CxrdistError, UserError
+from cxrdist.report.render import render_text
+from cxrdist.report.results import Results
+from cxrdist.report.table import Table as ResultTable
+from cxrdist.report.write import headline_tables, write_report
+from cxrdist.run.context import read_plan
+from cxrdist.run.display import ConsoleDisplay, duration
+from cxrdist.run.driver import run_study
+from cxrdist.run.lock import live_driver
+from cxrdist.run.results import study_status
+from cxrdist.run.store import Store, explained
+from cxrdist.study import layout
+
+
+def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None) -> None:
+    """Run a study and make its report.
+
+    Raises:
+        CxrdistError: fold jobs failed or diverged; the others are done and kept.
+    """
+    study = load_study(study_file, settings=settings, overrides=overrides)
+    folder = (run_dir or Path("runs") / study.name).resolve()
+    console = Console()
+    display = ConsoleDisplay(console)
+    summary = run_study(study, folder, display)
+    n_jobs = len(summary.plan.jobs)
+    if summary.done_before == n_jobs:
+        display.say(f"Nothing to train: all {n_jobs} fold jobs of {folder} were done before.")
+    elif summary.done_before:
+        display.say(f"{summary.done_before} of {n_jobs} fold jobs were done before.")
+    if summary.unfinished:
+        lines = "\n".join(f"  {key}  {o.state}: {o.reason}" for key, o in summary.unfinished.items())
+        raise CxrdistError(
+            f"{len(summary.unfinished)} of {n_jobs} fold jobs have no predictions:\n{lines}\n"
+            f"Run again to try the failed ones once more, or see `cxrdist report {_shown(folder)} --partial`."
+        )
+    results, tables = _report(folder, partial=False)
+    log_aggregate(study, Store(folder), results, tables, display.say)
+
+
+def status_command(run_dir: Path) -> None:
+    """Print a table of all fold jobs."""
+    store = _existing_run(run_dir)
+    statuses = study_status(store, read_plan(store))
+    table = Table(box=None, header_style="bold")
+    for name, justify in (("fold job", "left"), ("state", "left"), ("epoch", "right"), ("time", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("accuracy", justify="right")
+    table.add_column("worker")
+    table.add_column("")
+    for status in statuses:
+        table.add_row(
+            status.job.key,
+            str(status.standing),
+            f"{status.epoch}/{status.epochs}" if status.epochs else "",
+            duration(status.seconds) if status.seconds else "",
+            "" if status.accuracy is None else f"{status.accuracy:.3f}",
+            status.lane,
+            status.reason,
+        )
+    console = Console()
+    console.print(table)
+    driver = live_driver(store)
+    if driver is not None:
+        console.print(f"worked on by process {driver['pid']} on {driver['host']}", markup=False)
+
+
+def report_command(run_dir: Path, *, partial: bool) -> None:
+    """Make tables, figures and the page."""
+    _existing_run(run_dir)
+    _report(run_dir.resolve(), partial=partial)
+
+
+def phantoms_command(folder: Path, patients: int, size: int, seed: int) -> None:
+    """Draw phantoms."""
+    with explained(f"The folder {folder}", "choose another"):
+        manifest = draw_phantoms(folder, patients_per_class=patients, images_per_patient=(1, 3), size=size, seed=seed)
+    click.echo(f"phantoms: {manifest}")
+
+
+def schema_command() -> None:
+    """Print the JSON schema of a study file."""
+    click.echo(json.dumps(Study.model_json_schema(), indent=2))
+
+
+def _existing_run(run_dir: Path) -> Store:
+    store = Store(run_dir)
+    if not store.exists(layout.PLAN):
+        raise UserError(f"{run_dir} is not a run directory (it holds no {layout.PLAN}); `cxrdist run` makes one.")
+    return store
+
+
+def _report(folder: Path, *, partial: bool) -> tuple[Results, list[ResultTable]]:
+    results = gather(Store(folder), partial=partial)
+    with explained(f"The run directory {folder}", "make room or give the right to write"):
+        page = write_report(results, folder / layout.REPORT)
+    tables = headline_tables(results)
+    for table in tables:
+        click.echo(render_text(table))
+    click.echo(f"report: {_shown(page)}")
+    return results, tables
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

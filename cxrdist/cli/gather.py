@@ -1,0 +1,90 @@
+"""From a run directory to what a report shows."""
+
+import platform
+from collections import Counter
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from cxrdist import __version__
+from cxrdist.cohort.table import Cohort
+from cxrdist.config import Study
+from cxrdist.report.results import ClassCount, CohortSummary, FoldSummary, Results
+from cxrdist.run.context import Plan, read_folds, read_plan, read_study, read_table
+from cxrdist.run.prepare import NO_MASK
+from cxrdist.run.results import collect, is_done, read_history
+from cxrdist.run.store import Store
+from cxrdist.study import layout
+from cxrdist.study.folds import Folds, Part, class_counts
+from cxrdist.study.layout import JobFiles
+
+GROUP_NAMES = {"group": "patient groups", "patient": "patients", "image": "images"}
+
+
+def gather(store: Store, *, partial: bool) -> Results:
+    """Read everything that a report shows.
+
+    Raises:
+        IncompleteStudyError: fold jobs are missing and `partial` is false.
+    """
+    study, plan, folds = read_study(store), read_plan(store), read_folds(store)
+    cohort = Cohort(read_table(store, layout.COHORT), store.root, tuple(study.cohort.classes))
+    out_of_fold = collect(store, plan, study.cohort.classes, partial=partial)
+    done = [job for job in plan.jobs if is_done(store, job)]
+    return Results(
+        study=study.name,
+        classes=tuple(study.cohort.classes),
+        variants=tuple(variant.name for variant in plan.variants),
+        n_folds=folds.n_folds,
+        out_of_fold=out_of_fold,
+        histories={(job.variant.name, job.fold): read_history(store, job) for job in done},
+        cohort=cohort_summary(cohort, study, store),
+        folds=fold_summaries(folds, cohort),
+        warnings=plan.doubts,
+        missing=[job.key for job in plan.jobs if job not in done],
+        facts=_facts(store, study, plan),
+        study_yaml=store.read_bytes(layout.STUDY).decode(),
+    )
+
+
+def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> CohortSummary:
+    """Count images, groups and sources by class, and what was left out of a run."""
+    groups, sources, labels = cohort.groups(study.folds.group_by), cohort.sources, cohort.labels
+    counts = []
+    for index, label in enumerate(cohort.classes):
+        own = labels == index
+        by_source = Counter(source or "unknown" for source in sources[own].tolist())
+        counts.append(ClassCount(label, int(own.sum()), len(np.unique(groups[own])), dict(sorted(by_source.items()))))
+    quarantine = ((store.read_json(layout.QUARANTINE) if store else None) or {}).get("images", [])
+    excluded = Counter("no lung mask" if one["reason"] == NO_MASK else "unusable file" for one in quarantine)
+    return CohortSummary(counts, len(np.unique(groups)), GROUP_NAMES[study.folds.group_by], dict(excluded))
+
+
+def fold_summaries(folds: Folds, cohort: Cohort) -> list[FoldSummary]:
+    """Count images by fold, part and class."""
+    counts = class_counts(folds, cohort.labels, len(cohort.classes)).tolist()
+    return [
+        FoldSummary(fold, training=parts[Part.TRAINING], validation=parts[Part.VALIDATION], test=parts[Part.TEST])
+        for fold, parts in enumerate(counts)
+    ]
+
+
+def _facts(store: Store, study: Study, plan: Plan) -> list[tuple[str, str]]:
+    marks = [mark for job in plan.jobs if (mark := store.read_json(JobFiles(job.key).done)) is not None]
+    machines: Counter[str] = Counter(_machine(mark["machine"]) for mark in marks)
+    packages = ("torch", "torchvision", "ray", "numpy", "scikit-learn", "pyarrow")
+    return [
+        ("Study fingerprint", plan.study),
+        ("Cohort fingerprint", plan.cohort),
+        ("Seed", str(study.seed)),
+        ("Weights", ", ".join(f"{model}: {n.weights_hash}" for model, n in plan.networks.items())),
+        ("Software", f"cxrdist {__version__}, " + ", ".join(f"{name} {version(name)}" for name in packages)),
+        ("Python", platform.python_version()),
+        ("Machines", "; ".join(f"{name} ({n} fold jobs)" for name, n in sorted(machines.items()))),
+        ("Training time, all fold jobs", f"{sum(mark['seconds'] for mark in marks):.0f} s"),
+    ]
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    return f"{facts['device']}, {facts['threads']} threads of {facts['cores']} cores, torch {facts['torch']}"

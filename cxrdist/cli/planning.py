@@ -1,0 +1,71 @@
+"""`cxrdist plan`: what would be done, without doing any of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cxrdist.cli.gather import cohort_summary, fold_summaries
+from cxrdist.config import Study, load_study
+from cxrdist.learn.memory import training_bytes
+from cxrdist.learn.models import count_parameters
+from cxrdist.report.render import render_text
+from cxrdist.report.results import Results
+from cxrdist.report.tables import cohort_table, fold_counts_table
+from cxrdist.run.prepare import divide, grouping_doubts, networks_of, open_cohort, with_masks_only
+from cxrdist.study.folds import Folds
+from cxrdist.study.plan import image_passes, make_variants
+from cxrdist.study.recipe import Network, Recipe
+
+
+def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Print the plan of a study; images are not opened, so that unreadable ones are counted still."""
+    study = load_study(study_file, settings=settings, overrides=overrides)
+    cohort, left_out = with_masks_only(open_cohort(study), study)
+    folds = divide(cohort, study)
+    networks, _ = networks_of(study)
+    variants = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
+    doubts = [*cohort.doubts(), *grouping_doubts(study)]
+    if left_out:
+        doubts.insert(0, f"{len(left_out)} images have no lung mask and are left out of every variant")
+    nothing_yet = Results(
+        study=study.name,
+        classes=cohort.classes,
+        variants=tuple(variants),
+        n_folds=folds.n_folds,
+        out_of_fold={},
+        histories={},
+        cohort=cohort_summary(cohort, study),
+        folds=fold_summaries(folds, cohort),
+        warnings=doubts,
+        missing=[f"{variant}/fold-{fold}" for variant in variants for fold in range(folds.n_folds)],
+        facts=(),
+        study_yaml="",
+    )
+    click.echo(render_text(cohort_table(nothing_yet)))
+    click.echo(render_text(fold_counts_table(nothing_yet)))
+    click.echo(_work(study, folds, networks, len(cohort.image_ids)))
+    click.echo("\n".join(f"Warning: {doubt}." for doubt in doubts) if doubts else "No warnings.")
+
+
+def _work(study: Study, folds: Folds, networks: Mapping[str, Network], n_images: int) -> str:
+    recipe = Recipe(**study.training.model_dump())
+    passes = sum(image_passes(folds, recipe, fold) for fold in range(folds.n_folds))
+    n_views = len(study.variants.views)
+    lines = [
+        f"{n_views * len(networks) * folds.n_folds} fold jobs: {len(networks)} models x {n_views} views x "
+        f"{folds.n_folds} folds, {recipe.epochs} epochs of batches of {recipe.batch_size}"
+    ]
+    for model, network in networks.items():
+        count = count_parameters(network)
+        memory = training_bytes(network, recipe.batch_size)
+        what = "features to pass through its head" if network.transfer == "frozen" else "images to pass"
+        lines.append(
+            f"{model}: {count.total:,} parameters, {count.trained:,} of them trained; {passes * n_views:,} {what}"
+            f"{f' after {n_images * n_views:,} images through its trunk' if network.transfer == 'frozen' else ''}; "
+            f"about {memory / 1e9:.1f} GB a worker while training"
+        )
+    pixels = n_images * study.preprocessing.size**2
+    lines.append(f"decoded images: {pixels / 1e6:,.0f} MB, shared by the workers of a machine")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,148 @@
+"""Decoding in chunks of images, in this process, in a pool of processes, or wherever a `ChunkRunner` sends them."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrdist.cohort.decode import Limits, Preprocessing, decode_image, decode_mask, read_image_file
+from cxrdist.errors import CxrdistError, ImageError
+
+CHUNK_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An image that cannot be used."""
+
+    image_id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What decoding needs of a cohort's row."""
+
+    image_id: str
+    path: str
+    mask_path: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class DecodeChunk:
+    """Images to decode together; picklable."""
+
+    index: int
+    root: Path
+    files: tuple[ImageFile, ...]
+    preprocessing: Preprocessing
+    with_masks: bool
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class DecodedChunk:
+    """What became of a chunk; picklable."""
+
+    index: int
+    image_ids: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    """[n, size, size]."""
+    masks: NDArray[np.uint8] | None
+    """[n, size, size] of 0 and 1, all 0 where there is no mask; None where masks were not asked for."""
+    has_mask: NDArray[np.bool_]
+    """[n]."""
+    failures: tuple[Quarantined, ...]
+
+
+ChunkRunner = Callable[[Callable[[DecodeChunk], DecodedChunk], Sequence[DecodeChunk]], Iterator[DecodedChunk]]
+"""Applies a module-level function to every chunk; results may come in any order."""
+
+
+def decode_chunk(chunk: DecodeChunk) -> DecodedChunk:
+    """Decode the chunk's files; a file that cannot be used is a failure with the reason, never an exception."""
+    decoded, failures = [], []
+    for file in chunk.files:
+        try:
+            decoded.append((file.image_id, *_decode(file, chunk)))
+        except ImageError as error:
+            failures.append(Quarantined(file.image_id, file.path, str(error)))
+    shape = (len(decoded), chunk.preprocessing.size, chunk.preprocessing.size)
+    pixels = np.empty(shape, dtype=np.uint8)
+    masks = np.zeros(shape, dtype=np.uint8) if chunk.with_masks else None
+    for row, (_, image, mask) in enumerate(decoded):
+        pixels[row] = image
+        if masks is not None and mask is not None:
+            masks[row] = mask
+    has_mask = np.array([mask is not None for _, _, mask in decoded], dtype=np.bool_)
+    return DecodedChunk(chunk.index, tuple(i for i, _, _ in decoded), pixels, masks, has_mask, tuple(failures))
+
+
+def _decode(file: ImageFile, chunk: DecodeChunk) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    data = read_image_file(chunk.root, file.path, chunk.limits)
+    if file.sha256 is not None:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != file.sha256:
+            raise ImageError(f"has sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}...")
+    image, size = decode_image(data, chunk.preprocessing, chunk.limits)
+    if not chunk.with_masks or file.mask_path is None:
+        return image, None
+    try:
+        mask_data = read_image_file(chunk.root, file.mask_path, chunk.limits)
+        return image, decode_mask(mask_data, chunk.preprocessing, chunk.limits, size)
+    except ImageError as error:
+        raise ImageError(f"mask: {error}") from None
+
+
+def run_on_cores(
+    function: Callable[[DecodeChunk], DecodedChunk], chunks: Sequence[DecodeChunk]
+) -> Iterator[DecodedChunk]:
+    """Apply `function` in one process a core; few images, or one core, are done in this process.
+
+    Raises:
+        CxrdistError: a process was killed, mostly by the system for want of memory.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, len(chunks))
+    if workers <= 1 or sum(len(chunk.files) for chunk in chunks) < CHUNK_IMAGES:
+        yield from map(function, chunks)
+        return
+    pool = ProcessPoolExecutor(
+        workers,
+        # A forked process would inherit the locks of threads that it does not have.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_end_with_parent,
+    )
+    try:
+        yield from pool.map(function, chunks)
+    except BrokenProcessPool:
+        raise CxrdistError(
+            f"One of {workers} decoding processes was killed, perhaps for want of memory; run the command again."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

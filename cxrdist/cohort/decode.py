@@ -1,0 +1,265 @@
+"""Image files, which nobody vouches for, as uint8 grey squares; whatever is wrong with one is an `ImageError`.
+
+Formats are told from the first bytes, never from the name, and the number of pixels is known before any
+is decoded, so that neither a renamed file nor a decompression bomb does harm.
+"""
+
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageFile, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from cxrdist.errors import ImageError
+
+Equalize = Literal["none", "histogram", "clahe"]
+
+_ASPECT_TOLERANCE = 0.02
+_CLAHE_CLIP_LIMIT = 2.0
+_CLAHE_TILES = (8, 8)
+
+# What Pillow's parsers are known to raise on damaged files; its own errors derive from OSError and ValueError.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a file becomes a grey square of `size` pixels a side (see `PreprocessingConfig`)."""
+
+    size: int
+    resize: Literal["stretch", "pad"] = "stretch"
+    equalize: Equalize = "none"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost: its bytes, and the pixels held while it is decoded."""
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 100_000_000
+
+
+def decode_grey(data: bytes, preprocessing: Preprocessing, limits: Limits = Limits()) -> NDArray[np.uint8]:
+    """Return the image in `data` as [size, size] uint8.
+
+    JPEG, PNG or WebP of any colour mode; EXIF orientation is applied; transparent parts become black. Colour
+    becomes ITU-R 601 luma, as in Pillow. Grey of 16 bits is stretched from its own minimum and maximum to
+    0-255, because scanners write 10 or 12 bits into it and a fixed scale would leave those nearly black;
+    where minimum and maximum are equal, it becomes 0. Of an animation, the first frame is taken.
+
+    Raises:
+        ImageError: the reason, in words that follow the file's name ("is truncated: ...").
+    """
+    return decode_image(data, preprocessing, limits)[0]
+
+
+def decode_image(
+    data: bytes, preprocessing: Preprocessing, limits: Limits
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Return `decode_grey` and the image's (width, height) in pixels after its EXIF orientation was applied."""
+    with _damage_as_image_error():
+        grey = _open_grey(data, limits)
+        square = np.array(_to_square(grey, preprocessing, limits), dtype=np.uint8)
+    return _equalized(square, preprocessing.equalize), grey.size
+
+
+def decode_mask(
+    data: bytes, preprocessing: Preprocessing, limits: Limits, expected_size: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Return the lung mask in `data` as [size, size] uint8, 1 inside, in the geometry of `decode_grey`.
+
+    A pixel is inside where it is at least half of white; in a file that holds 0 and 1 only, where it is 1.
+    Grey between (127, which some masks use for "ignore") is outside. After the antialiased resize, a pixel is
+    inside where at least half of it is.
+
+    Args:
+        data: JPEG, PNG or WebP.
+        preprocessing: the image's.
+        limits: what the file may cost.
+        expected_size: (width, height) of its image after orientation; a mask may be smaller or larger.
+
+    Raises:
+        ImageError: as `decode_grey`; also a mask without any pixel inside, or of another aspect ratio than its
+            image's (by more than 2 %).
+    """
+    with _damage_as_image_error():
+        grey = _open_grey(data, limits)
+        if expected_size is not None and _aspect_differs(grey.size, expected_size):
+            raise ImageError(
+                f"has {_by(grey.size)} pixels, another aspect ratio than its image with {_by(expected_size)}"
+            )
+        values = np.asarray(grey)
+        inside = values >= (1 if values.max() == 1 else 128)
+        square = _to_square(Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))), preprocessing, limits)
+        mask = (np.asarray(square) >= 128).astype(np.uint8)
+        if not mask.any():
+            raise ImageError("marks no pixel as lung")
+        return mask
+
+
+def read_image_file(root: Path, relative: str, limits: Limits = Limits()) -> bytes:
+    """Return the bytes of a regular file below `root`.
+
+    Raises:
+        ImageError: it is missing, too large, not a regular file, cannot be read, or lies outside `root`, if only
+            through a symbolic link.
+    """
+    try:
+        path = (root / relative).resolve()
+        if not path.is_relative_to(root.resolve()):
+            raise ImageError("leads out of the image folder")
+        # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("is not a regular file")
+            _check_bytes(status.st_size, limits)
+            data = file.read(limits.max_bytes + 1)
+    except FileNotFoundError:
+        raise ImageError("is missing") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    _check_bytes(len(data), limits)
+    return data
+
+
+@contextmanager
+def _damage_as_image_error() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Image.DecompressionBombError:
+        raise ImageError("has far more pixels than an X-ray") from None
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"is truncated: {reason}" if "truncated" in reason.lower() else f"is damaged: {reason}") from None
+
+
+def _open_grey(data: bytes, limits: Limits) -> Image.Image:
+    """Return the oriented image in mode L."""
+    image = _open(data, limits)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return _grey(image)
+
+
+def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
+    _check_bytes(len(data), limits)
+    stream = BytesIO(data)
+    image: ImageFile.ImageFile
+    # Not Image.open: its own bound on pixels is a global, and would refuse before the size can be told.
+    if not data:
+        raise ImageError("is empty")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        image = PngImageFile(stream)
+    elif data.startswith(b"\xff\xd8\xff"):
+        image = JpegImageFile(stream)
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        image = WebPImageFile(stream)
+    elif data.startswith(b"version https://git-lfs"):
+        raise ImageError("is a Git LFS pointer, not an image")
+    else:
+        raise ImageError("is not an image (JPEG, PNG or WebP)")
+    _check_pixels(image.size, limits, "has")
+    return image
+
+
+def _check_bytes(count: int, limits: Limits) -> None:
+    if count > limits.max_bytes:
+        raise ImageError(f"has {count:,} bytes, more than the limit of {limits.max_bytes:,}")
+
+
+def _check_pixels(size: tuple[int, int], limits: Limits, verb: str) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageError(f"{verb} {_by(size)} pixels, more than the limit of {limits.max_pixels:,}")
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _stretched_grey(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("L", "LA", "1") else "RGBA")
+        # Luma is linear, so that this is what compositing the colours on black would give.
+        return ImageChops.multiply(_grey_of_opaque(image), image.getchannel("A"))
+    return _grey_of_opaque(image)
+
+
+def _grey_of_opaque(image: Image.Image) -> Image.Image:
+    if image.mode in ("1", "L", "LA", "RGB", "RGBA"):
+        return image.convert("L")
+    return image.convert("RGB").convert("L")
+
+
+def _stretched_grey(values: NDArray[Any]) -> Image.Image:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ImageError("has pixels that are not finite")
+    if low == high:
+        return Image.new("L", (values.shape[1], values.shape[0]), 0)
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _to_square(grey: Image.Image, preprocessing: Preprocessing, limits: Limits) -> Image.Image:
+    if preprocessing.resize == "pad":
+        side = max(grey.size)
+        _check_pixels((side, side), limits, "would, padded to a square, have")
+        padded = Image.new("L", (side, side), 0)
+        padded.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+        grey = padded
+    return grey.resize((preprocessing.size, preprocessing.size), Image.Resampling.BILINEAR)
+
+
+def _aspect_differs(size: tuple[int, int], expected: tuple[int, int]) -> bool:
+    ratio = (size[0] * expected[1]) / (size[1] * expected[0])
+    return max(ratio, 1 / ratio) > 1 + _ASPECT_TOLERANCE
+
+
+def _equalized(square: NDArray[np.uint8], method: Equalize) -> NDArray[np.uint8]:
+    if method == "none":
+        return square
+    return np.ascontiguousarray(_equalizer(method)(image=square)["image"], dtype=np.uint8)
+
+
+@cache
+def _equalizer(method: Literal["histogram", "clahe"]) -> Any:
+    # Importing it would otherwise ask the network for a newer version.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations
+
+    if method == "histogram":
+        return albumentations.Equalize(mode="cv", p=1)
+    limits = (_CLAHE_CLIP_LIMIT, _CLAHE_CLIP_LIMIT)
+    return albumentations.CLAHE(clip_limit=limits, tile_grid_size=_CLAHE_TILES, p=1)

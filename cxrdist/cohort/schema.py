@@ -1,0 +1,13 @@
+"""The columns of a cohort."""
+
+import pyarrow as pa
+
+REQUIRED = ("image_id", "path", "label")
+
+COHORT_SCHEMA = pa.schema(
+    [
+        pa.field(name, pa.string(), nullable=name not in REQUIRED)
+        for name in (*REQUIRED, "patient_id", "source", "view_position", "sha256", "group_id", "mask_path")
+    ]
+)
+"""`path` and `mask_path` are relative to the image folder; optional values are null where unknown."""

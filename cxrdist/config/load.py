@@ -1,0 +1,190 @@
+"""Read a study file, apply `--set`, and explain what is wrong with it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cxrdist.config.document import Document, KeyPath, parse_document, parse_value
+from cxrdist.config.models import Study
+from cxrdist.errors import UserError, nearest, one_of
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "keys with values",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list, such as [a, b]",
+    "model_type": "keys with values",
+    "string_pattern_mismatch": "letters, digits, dots, hyphens and underscores, starting with a letter or digit",
+    "string_type": "a word",
+}
+_BUILT_IN_WEIGHTS = ("imagenet", "none")
+
+
+def load_study(
+    path: Path,
+    *,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> Study:
+    """Read a study file and return it with absolute paths.
+
+    Args:
+        path: the YAML file; relative paths in it start at its folder.
+        settings: `key=value` texts such as `training.epochs=5`; relative paths in them start at the working folder.
+        overrides: values by dotted key, from options of the command line; None leaves the file's value.
+
+    Raises:
+        UserError: the file cannot be read or is not a valid study; one line for each fault.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"There is no study file {str(path)!r}; the papers' are in the folder jobs/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The study file {str(path)!r} cannot be read: {error}.") from None
+    document = parse_document(text, str(path))
+    changed: dict[str, str] = {}
+    for setting in settings:
+        key, value = parse_setting(setting)
+        _put(document.data, key, value, f"--set {setting}")
+        changed[key] = f"--set {setting}"
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _put(document.data, key, value, key)
+            changed[key] = f"the option for {key}"
+    try:
+        study = Study.model_validate(document.data)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        lines = dict.fromkeys(_explain(detail, document, changed) for detail in _without_union_echoes(details))
+        raise UserError("\n".join(lines)) from None
+    return _with_absolute_paths(study, path.resolve().parent, changed)
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Split `key=value`; the value is YAML.
+
+    >>> parse_setting("training.epochs=5")
+    ('training.epochs', 5)
+    """
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {setting!r} should be key=value, such as --set training.epochs=5.")
+    return key.strip(), parse_value(value)
+
+
+def _put(data: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents):
+        inner = data.setdefault(parent, {})
+        if inner is None:
+            inner = data[parent] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{origin}: {'.'.join(parents[: depth + 1])!r} holds a value, not keys.")
+        data = inner
+    data[last] = value
+
+
+def _with_absolute_paths(study: Study, folder: Path, changed: Mapping[str, str]) -> Study:
+    def absolute(key: str, value: str) -> str:
+        base = Path.cwd() if key in changed else folder
+        return str((base / Path(value).expanduser()).resolve())
+
+    updates: dict[str, BaseModel] = {}
+    cohort = {"manifest": absolute("cohort.manifest", study.cohort.manifest)}
+    if study.cohort.images is not None:
+        cohort["images"] = absolute("cohort.images", study.cohort.images)
+    updates["cohort"] = study.cohort.model_copy(update=cohort)
+    if study.model.weights not in _BUILT_IN_WEIGHTS:
+        weights = absolute("model.weights", study.model.weights)
+        updates["model"] = study.model.model_copy(update={"weights": weights})
+    if study.execution.cache is not None:
+        cache = absolute("execution.cache", study.execution.cache)
+        updates["execution"] = study.execution.model_copy(update={"cache": cache})
+    return study.model_copy(update=updates)
+
+
+def _without_union_echoes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Keep one of the errors that pydantic reports for each member of a union, for the same key."""
+    kept: dict[KeyPath, ErrorDetails] = {}
+    for detail in details:
+        key = _key_path(detail["loc"])
+        if key not in kept or kept[key]["type"] == "literal_error":
+            kept[key] = detail
+    return list(kept.values())
+
+
+def _key_path(location: tuple[int | str, ...]) -> KeyPath:
+    """Drop the names of union members from pydantic's location."""
+    return tuple(
+        part
+        for part in location
+        if isinstance(part, int) or not (part.startswith(("literal[", "constrained-")) or part in ("int", "str"))
+    )
+
+
+def _explain(detail: ErrorDetails, document: Document, changed: Mapping[str, str]) -> str:
+    path = _key_path(detail["loc"])
+    dotted = ".".join(str(part) for part in path)
+    where = next(
+        (changed[key] for key in changed if f"{dotted}.".startswith(f"{key}.") or key.startswith(dotted)), None
+    )
+    where = where or document.where(path)
+    parent, annotation = _field(path)
+    match detail["type"]:
+        case "extra_forbidden":
+            name, valid = str(path[-1]), list(parent.model_fields)
+            section = ".".join(str(part) for part in path[:-1]) or "a study file"
+            guess = nearest(name, valid)
+            hint = f"did you mean {guess!r}? " if guess else ""
+            return f"{where}: unknown key {dotted!r}; {hint}Valid keys of {section}: {', '.join(valid)}."
+        case "missing":
+            return f"{where}: key {dotted!r} is missing; see `cxrdist schema`."
+        case "value_error":
+            subject = f"{dotted}: " if dotted else ""
+            return f"{where}: {subject}{detail['ctx']['error']}."
+    valid_words = _literals(annotation)
+    value = detail["input"]
+    if valid_words and detail["type"] in ("literal_error", "int_type", "int_parsing"):
+        choice = one_of(valid_words, value if isinstance(value, str) else None)
+        also = " or a whole number" if _takes(annotation, int) else ""
+        return f"{where}: {dotted} is {value!r}, but should be {choice}{also}."
+    expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    return f"{where}: {dotted} is {value!r}, but should be {expected}."
+
+
+def _field(path: KeyPath) -> tuple[type[BaseModel], Any]:
+    """Return the section that holds the last key of `path`, and that key's annotation (None where unknown)."""
+    section: type[BaseModel] = Study
+    annotation: Any = Study
+    for part in path:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            section = annotation
+        if isinstance(part, int):
+            annotation = next(iter(get_args(annotation)), None)
+        else:
+            found = section.model_fields.get(part)
+            annotation = found.annotation if found else None
+    return section, annotation
+
+
+def _members(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return [inner for member in get_args(annotation) for inner in _members(member)]
+    if hasattr(annotation, "__metadata__"):
+        return _members(get_args(annotation)[0])
+    return [annotation]
+
+
+def _literals(annotation: Any) -> list[str]:
+    return [str(v) for m in _members(annotation) if get_origin(m) is Literal for v in get_args(m)]
+
+
+def _takes(annotation: Any, kind: type) -> bool:
+    return kind in _members(annotation)

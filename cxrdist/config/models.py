@@ -1,0 +1,236 @@
+"""The study file as pydantic models: strict, and every key documented here once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+ViewName = Literal["whole", "segmented"]
+ModelName = Literal["vgg16", "resnet34"]
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _distinct(values: list[str]) -> list[str]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is listed twice")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+
+
+class Section(BaseModel):
+    """What all parts of a study file share: unknown keys refused, types not coerced, values fixed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class CohortConfig(Section):
+    """Which images, with which labels."""
+
+    manifest: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="Table of the images (.csv or .parquet), or a recipe (.yaml) that maps a foreign table; "
+            "a relative path starts at the study file.",
+        ),
+    ]
+    images: Annotated[
+        str | None,
+        Field(description="Folder that the manifest's paths start from; `--images` overrides it."),
+    ] = None
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Distinct,
+        Field(min_length=2, description="Labels, in the order of rows and columns of every table."),
+    ]
+    max_quarantined: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Largest share of unreadable images with which the study goes on."),
+    ] = 0.02
+    missing_mask: Annotated[
+        Literal["error", "drop"],
+        Field(
+            description="What happens to an image without a lung mask when a view needs one: `error` refuses the "
+            "study, `drop` leaves the image out of every variant (so that variants stay comparable)."
+        ),
+    ] = "error"
+
+
+class PreprocessingConfig(Section):
+    """How a file becomes a uint8 grey image; applied once, when shards are written."""
+
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=32, description="Side of the square image in pixels.")] = 224
+    resize: Annotated[
+        Literal["stretch", "pad"],
+        Field(description="`stretch`: bilinear with antialiasing to the square; `pad`: pad with black first."),
+    ] = "stretch"
+    equalize: Annotated[
+        Literal["none", "histogram", "clahe"],
+        Field(description="Contrast: untouched, histogram equalisation, or contrast-limited adaptive (CLAHE)."),
+    ] = "none"
+
+
+class FoldsConfig(Section):
+    """How images are divided into training, validation and test parts; the same for every variant."""
+
+    protocol: Annotated[
+        Literal["kfold", "holdout_75_25", "holdout_batches"],
+        Field(
+            description="`kfold`: every image is tested once. `holdout_75_25`: one split, paper 1's. "
+            "`holdout_batches`: 60/20/20 in random batches of 16 images, paper 2's (needs `group_by: image`)."
+        ),
+    ] = "kfold"
+    k: Annotated[int, Field(ge=2, le=100, description="Number of folds (kfold only).")] = 5
+    group_by: Annotated[
+        Literal["group", "patient", "image"],
+        Field(
+            description="What is never divided between parts: `group` (the manifest's group_id where given, else "
+            "the patient), `patient`, or `image` (as the papers did; leaks patients, and the report says so)."
+        ),
+    ] = "group"
+    stratify_by: Annotated[
+        Literal["class_and_source", "class"],
+        Field(description="What is kept in proportion; sources too small for that fall back to the class."),
+    ] = "class_and_source"
+    validation: Annotated[
+        float,
+        Field(gt=0, le=0.5, description="Share of the training groups used for validation; never the test part."),
+    ] = 0.15
+
+
+class VariantsConfig(Section):
+    """What is compared: every view with every model."""
+
+    views: Annotated[list[ViewName], Distinct, Field(min_length=1)] = ["whole"]
+    models: Annotated[list[ModelName], Distinct, Field(min_length=1)] = ["resnet34"]
+
+
+class ModelConfig(Section):
+    """The networks."""
+
+    weights: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="`imagenet`, `none` (random), or a folder or file of state dicts "
+            "(.safetensors or .pth); a folder holds one file a model, such as resnet34.safetensors.",
+        ),
+    ] = "imagenet"
+    transfer: Annotated[
+        Literal["frozen", "finetune"],
+        Field(description="`frozen`: only the head is trained, on features computed once; `finetune`: everything."),
+    ] = "frozen"
+    vgg_head: Annotated[
+        Literal["flatten", "average_pool"],
+        Field(description="Paper 1's flattened features, or global average pooling, before the hidden layers."),
+    ] = "flatten"
+    vgg_hidden: Annotated[
+        int, Field(ge=1, le=16384, description="Width of the three hidden layers of VGG16's head.")
+    ] = 4096
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout rate in VGG16's head.")] = 0.5
+
+
+class TrainingConfig(Section):
+    """The recipe of one training run."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    batch_size: Annotated[int, Field(ge=2, le=4096, description="Images a step.")] = 16
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="Adam's L2 penalty.")] = 0.0
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="`auto`: bf16 on a GPU that has it, else fp32."),
+    ] = "auto"
+    selection: Annotated[
+        Literal["last", "best_validation_loss"],
+        Field(description="Which epoch's model is tested: the last, as in the papers, or the best on validation."),
+    ] = "last"
+
+
+class ExecutionConfig(Section):
+    """Where and how the work is done; nothing here changes a result's meaning or makes it stale."""
+
+    executor: Annotated[
+        Literal["ray", "inline"],
+        Field(description="`ray`: fold jobs in parallel; `inline`: one after another in this process."),
+    ] = "ray"
+    address: Annotated[
+        str | None, Field(description="Ray cluster to join; without it a local one is started and ended.")
+    ] = None
+    workers: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=4096)],
+        Field(description="Lanes: workers that do fold jobs one after another. `auto`: by GPUs, else by cores."),
+    ] = "auto"
+    min_workers: Annotated[
+        int, Field(ge=1, le=4096, description="Start with as few lanes as this, and grow to `workers`.")
+    ] = 1
+    gpus_per_worker: Annotated[
+        float, Field(gt=0, le=1, description="Share of a GPU for each lane, where there are GPUs.")
+    ] = 1.0
+    threads: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=1024)],
+        Field(description="CPU threads a lane. `auto`: the cores divided between the lanes."),
+    ] = "auto"
+    retries: Annotated[
+        int,
+        Field(ge=0, le=100, description="How often a fold job that failed by its own error is tried again."),
+    ] = 1
+    worker_failures: Annotated[int, Field(ge=0, le=10_000, description="How many lost workers a study survives.")] = 20
+    checkpoint_seconds: Annotated[
+        float, Field(ge=0, description="Checkpoint at the first epoch's end after this many seconds.")
+    ] = 30.0
+    keep_models: Annotated[
+        bool, Field(description="Keep each fold's trained network (VGG16's head alone is 0.5 GB a fold).")
+    ] = True
+    cache: Annotated[
+        str | None,
+        Field(description="Folder for decoded images and trunk features; by default the user's cache folder."),
+    ] = None
+
+
+class TrackingConfig(Section):
+    """Weights & Biases; off by default."""
+
+    wandb: Annotated[
+        Literal["off", "auto", "offline", "online"],
+        Field(description="`auto`: online where there is an API key, else offline."),
+    ] = "off"
+    project: Annotated[str, Field(pattern=_NAME)] = "cxrdist"
+    entity: Annotated[str | None, Field(pattern=_NAME)] = None
+
+
+class Study(Section):
+    """A study: one cohort, one set of folds, every variant trained on every fold."""
+
+    name: Annotated[str, Field(pattern=_NAME, max_length=64, description="Names the run directory and the W&B group.")]
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw derives from it.")] = 0
+    cohort: CohortConfig
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    folds: FoldsConfig = FoldsConfig()
+    variants: VariantsConfig = VariantsConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _batches_of_the_paper_are_of_images(self) -> "Study":
+        if self.folds.protocol == "holdout_batches" and self.folds.group_by != "image":
+            raise ValueError(
+                f"folds.protocol 'holdout_batches' divides images, so it needs folds.group_by 'image', "
+                f"not {self.folds.group_by!r} ('kfold' and 'holdout_75_25' keep patients together)"
+            )
+        return self
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether a view needs lung masks."""
+        return any(view != "whole" for view in self.variants.views)
+
+    def manifest_path(self) -> Path:
+        """The manifest's location; absolute once the study was loaded from a file."""
+        return Path(self.cohort.manifest)

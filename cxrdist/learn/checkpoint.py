@@ -1,0 +1,45 @@
+"""Checkpoints as safetensors: tensors by name, the history as text beside them, no pickle."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cxrdist.learn.train import Epoch, Progress
+
+_PARTS = ("model", "optimizer", "best")
+
+
+def save_progress(path: Path, progress: Progress, fingerprint: str) -> None:
+    """Write everything from which a fold job continues.
+
+    Args:
+        path: where; the caller renames it, so that a killed process leaves no half a file under the final name.
+        progress: what.
+        fingerprint: of the fold job, so that no other job continues from it.
+    """
+    tensors = {
+        f"{part}.{key}": tensor.contiguous() for part in _PARTS for key, tensor in getattr(progress, part).items()
+    }
+    history = json.dumps([asdict(epoch) for epoch in progress.history])
+    save_file(tensors, path, metadata={"fingerprint": fingerprint, "history": history})
+
+
+def load_progress(path: Path, fingerprint: str) -> Progress | None:
+    """Read a checkpoint; None where it is of another job or cannot be read, and the job starts anew."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("fingerprint") != fingerprint:
+                return None
+            progress = Progress([Epoch(**epoch) for epoch in json.loads(metadata["history"])])
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                part, _, name = key.partition(".")
+                tensors: dict[str, Tensor] = getattr(progress, part)
+                tensors[name] = file.get_tensor(key)
+            return progress
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None

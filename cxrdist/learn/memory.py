@@ -1,0 +1,40 @@
+"""How much memory training takes, estimated without training."""
+
+import torch
+from torch import Tensor, nn
+
+from cxrdist.learn.models import build_classifier, count_parameters
+from cxrdist.study.recipe import Network
+
+FLOAT_BYTES = 4
+ADAM_COPIES = 4
+"""Of each trained weight: itself, its gradient and Adam's two moments."""
+
+
+def training_bytes(network: Network, batch_size: int) -> int:
+    """Estimate the bytes of weights, optimiser and activations in training, in fp32.
+
+    An estimate: libraries' workspaces come on top (some hundred MB on a GPU), and bf16 halves the activations.
+    """
+    count = count_parameters(network)
+    weights = FLOAT_BYTES * (count.total + (ADAM_COPIES - 1) * count.trained)
+    activations = _activation_values(network) * FLOAT_BYTES * batch_size
+    return weights + (0 if network.transfer == "frozen" else activations)
+
+
+def _activation_values(network: Network) -> int:
+    """Count the values that the layers put out for one image, which a backward pass keeps."""
+    with torch.device("meta"):
+        classifier = build_classifier(network, seed=0, fold=0).eval()
+        image = torch.empty(1, 3, network.image_size, network.image_size)
+    values = 0
+
+    def count(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal values
+        values += output.numel()
+
+    for module in classifier.modules():
+        if not list(module.children()) and not getattr(module, "inplace", False):
+            module.register_forward_hook(count)
+    classifier(image)
+    return values

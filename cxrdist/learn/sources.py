@@ -1,0 +1,83 @@
+"""Where a network's input comes from: decoded images, or features of a frozen trunk."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxrdist.study.recipe import ViewName
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SD = (0.229, 0.224, 0.225)
+
+
+class Rows(Protocol):
+    """Rows of uint8 images [n, H, W] that can be gathered, such as a memory map of shards."""
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the given rows as one array [len(rows), H, W]."""
+        ...
+
+
+class Source(Protocol):
+    """Gives the network's input for rows of the cohort."""
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """Return the input for int64 [n] rows (on the CPU), on the device."""
+        ...
+
+
+class ImageSource:
+    """One view of decoded images: uint8 until it is on the device, normalised and made three channels there.
+
+    On a GPU the rows that a fold job uses are copied once into its memory (50 kB an image), so that no step waits for
+    the host; on a CPU a batch is gathered from the memory map.
+    """
+
+    def __init__(self, images: Rows, masks: Rows | None, view: ViewName, device: torch.device) -> None:
+        if view != "whole" and masks is None:
+            raise ValueError(f"view {view!r} needs masks")
+        self._images = images
+        self._masks = masks if view != "whole" else None
+        self._device = device
+        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+        sd = torch.tensor(IMAGENET_SD).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * sd)).to(device)
+        self._offset = (-mean / sd).to(device)
+        self._resident: Tensor | None = None
+        self._position: Tensor | None = None
+
+    def make_resident(self, rows: NDArray[np.int64]) -> None:
+        """Keep these rows in the device's memory; a batch may then hold no others."""
+        self._resident = self._gather(rows)
+        self._position = torch.full((int(rows.max()) + 1,), -1, dtype=torch.int64)
+        self._position[torch.from_numpy(rows)] = torch.arange(len(rows))
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """Return float32 [n, 3, H, W], channels last, normalised by ImageNet's mean and standard deviation."""
+        if self._resident is not None and self._position is not None:
+            grey = self._resident[self._position[rows].to(self._device, non_blocking=True)]
+        else:
+            grey = self._gather(rows.numpy())
+        images = torch.addcmul(self._offset, grey.unsqueeze(1).float(), self._scale)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _gather(self, rows: NDArray[np.int64]) -> Tensor:
+        grey = torch.from_numpy(self._images.take(rows)).to(self._device)
+        if self._masks is not None:
+            grey *= torch.from_numpy(self._masks.take(rows)).to(self._device)
+        return grey
+
+
+class FeatureSource:
+    """Features of a frozen trunk, computed before: float32 [N, channels, height, width]."""
+
+    def __init__(self, features: Tensor, device: torch.device) -> None:
+        self._features = features.to(device)
+        self._device = device
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """Return float32 [n, channels, height, width]."""
+        return self._features[rows.to(self._device)]

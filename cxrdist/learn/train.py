@@ -1,0 +1,238 @@
+"""The training loop: plain torch, told everything by its arguments, the same in a notebook and in a worker."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cxrdist.learn.sources import Source
+from cxrdist.study.recipe import Recipe
+from cxrdist.study.seeds import derive_seed
+
+EVALUATION_BATCH = 64
+"""Fixed, so that the size of a training batch does not change what is predicted."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch measured. Training values are means over its steps, with dropout; losses are in nats."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss stopped being a finite number."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
+
+
+@dataclass
+class Progress:
+    """Everything from which training continues to the same bytes."""
+
+    history: list[Epoch] = field(default_factory=list)
+    model: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    """`exp_avg.0`, `exp_avg_sq.0`, `step.0` ...: Adam's state by number of the parameter."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The model of the epoch with the lowest validation loss, where the recipe selects it."""
+
+
+class DivergedError(Exception):
+    """A loss stopped being a finite number; training again would end the same."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        super().__init__(
+            f"the loss was not a finite number in epoch {epoch.epoch} (training {epoch.train_loss}, "
+            f"validation {epoch.validation_loss}); a lower learning rate may help"
+        )
+        self.epoch = epoch
+
+
+OnEpoch = Callable[[Epoch, Callable[[], Progress]], None]
+"""Called after each epoch with its measurements and a function that returns all that is needed to continue."""
+
+
+def fit(
+    model: nn.Module,
+    source: Source,
+    labels: Tensor,
+    training: Tensor,
+    validation: Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    stream: tuple[str | int, ...],
+    device: torch.device,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[Epoch]:
+    """Train `model` in place by Adam on the cross-entropy, and return the history.
+
+    The order of images depends on the seed, the last name of `stream` (the fold) and the epoch only, so that
+    variants see the same batches; dropout on the whole stream and the epoch. So training may stop after any epoch
+    and continue from its `Progress` to the same bytes, on the same kind of device with the same number of threads.
+
+    Args:
+        model: takes what `source` gives, returns logits [n, classes]; on `device` already.
+        source: input by row.
+        labels: int64 [N] class indices of all rows.
+        training: int64 [n] rows to train on.
+        validation: int64 [m] rows to measure on after each epoch.
+        recipe: epochs, batch size, learning rate and the like.
+        seed: the study's seed.
+        stream: names this run, such as (variant, fold), to derive seeds from.
+        device: where the model is.
+        progress: where to continue.
+        on_epoch: called after each epoch; what it raises ends the training.
+
+    Raises:
+        DivergedError: a loss stopped being finite.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=device.type in ("cpu", "cuda")
+    )
+    state = progress or Progress()
+    if state.history:
+        model.load_state_dict(state.model)
+        _restore_adam(optimizer, parameters, state.optimizer)
+    labels = labels.to(device)
+    for number in range(len(state.history) + 1, recipe.epochs + 1):
+        started = time.monotonic()
+        order = torch.randperm(
+            len(training), generator=torch.Generator().manual_seed(derive_seed(seed, "order", stream[-1], number))
+        )
+        torch.manual_seed(derive_seed(seed, "dropout", *stream, number))
+        train_loss, train_accuracy = _train_epoch(model, source, labels, training[order], recipe, optimizer, device)
+        validation_loss, validation_accuracy = evaluate(model, source, labels, validation, recipe, device)
+        epoch = Epoch(
+            number, train_loss, train_accuracy, validation_loss, validation_accuracy, time.monotonic() - started
+        )
+        if epoch.diverged:
+            raise DivergedError(epoch)
+        if recipe.selection == "best_validation_loss" and all(
+            validation_loss < earlier.validation_loss for earlier in state.history
+        ):
+            state.best = _copy(model.state_dict())
+        state.history.append(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch, lambda: _snapshot(state, model, optimizer, parameters))
+    if recipe.selection == "best_validation_loss":
+        model.load_state_dict(state.best)
+    return state.history
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, source: Source, labels: Tensor, rows: Tensor, recipe: Recipe, device: torch.device
+) -> tuple[float, float]:
+    """Return mean cross-entropy (nats) and accuracy over `rows`, without dropout."""
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for batch in torch.split(rows, EVALUATION_BATCH):
+        with precision_context(recipe, device):
+            logits = model(source.batch(batch))
+        truth = labels[batch.to(device)]
+        loss += nn.functional.cross_entropy(logits.float(), truth, reduction="sum")
+        correct += (logits.argmax(1) == truth).sum()
+    return loss.item() / len(rows), correct.item() / len(rows)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, source: Source, rows: Tensor, recipe: Recipe, device: torch.device) -> Tensor:
+    """Return class probabilities, float64 [n, classes] on the CPU, rows summing to one."""
+    model.eval()
+    parts = []
+    for batch in torch.split(rows, EVALUATION_BATCH):
+        with precision_context(recipe, device):
+            logits = model(source.batch(batch))
+        parts.append(logits.double().softmax(1).cpu())
+    return torch.cat(parts)
+
+
+def precision_context(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """Return the autocast that the recipe's precision means on this device."""
+    bf16 = recipe.precision == "bf16" or (
+        recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def split_batches(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Yield batches; a last one of a single image joins the one before, since batch normalisation needs two."""
+    batches = list(torch.split(rows, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    yield from batches
+
+
+def use_determinism(threads: int) -> None:
+    """Make this process give the same bytes each time, for the same number of CPU threads."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _train_epoch(
+    model: nn.Module,
+    source: Source,
+    labels: Tensor,
+    rows: Tensor,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> tuple[float, float]:
+    model.train()
+    # Summed on the device: reading a number there at each step would make the host wait for it.
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for batch in split_batches(rows, recipe.batch_size):
+        truth = labels[batch.to(device)]
+        with precision_context(recipe, device):
+            logits = model(source.batch(batch))
+        loss = nn.functional.cross_entropy(logits.float(), truth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        loss_sum += loss.detach().double() * len(batch)
+        correct += (logits.detach().argmax(1) == truth).sum()
+    return loss_sum.item() / len(rows), correct.item() / len(rows)
+
+
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().clone() for key, value in tensors.items()}
+
+
+def _snapshot(
+    state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+) -> Progress:
+    adam = {
+        f"{name}.{index}": value.detach().cpu()
+        for index, parameter in enumerate(parameters)
+        for name, value in optimizer.state[parameter].items()
+    }
+    weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    return Progress(list(state.history), weights, adam, state.best)
+
+
+def _restore_adam(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, index = key.partition(".")
+        if value.dim():
+            # The fused kernel walks through memory: moments must be laid out as their parameter is (channels last).
+            value = torch.empty_like(parameters[int(index)]).copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

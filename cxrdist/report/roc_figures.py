@@ -1,0 +1,161 @@
+"""ROC curves of the classes of a variant, and variants side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cxrdist.report.results import Results
+from cxrdist.report.scores import VariantScores
+from cxrdist.report.style import (
+    MARKERS,
+    Picture,
+    colour,
+    dashes,
+    house_style,
+    new_figure,
+    square_of_rates,
+    svg_and_png,
+)
+from cxrdist.report.table import show_number
+from cxrdist.report.tables import caption, file_name
+from cxrdist.stats.averages import Floats
+from cxrdist.stats.roc import RocCurve, roc_curve, vertical_average
+
+_GRID = np.linspace(0, 1, 201)
+
+
+def roc_picture(results: Results, scores: VariantScores) -> Picture:
+    """Draw one panel a class: the pooled curve, the folds' curves, and their mean with a band of one SD."""
+    classes = results.classes
+    columns = 2 if len(classes) in (2, 4) else 3
+    rows = -(-len(classes) // columns)
+    with house_style():
+        figure = new_figure(7.2, 0.35 + rows * 6.9 / columns)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for index, axes in enumerate(grid.flat):
+            if index < len(classes):
+                _class_panel(axes, scores, index)
+                axes.set_title(classes[index])
+            else:
+                axes.set_visible(False)
+        figure.supxlabel("False positive rate (1 − specificity)", fontsize=9)
+        figure.supylabel("True positive rate (sensitivity)", fontsize=9)
+        svg, png = svg_and_png(figure)
+    areas = ", ".join(f"{label} {show_number(area)}" for label, area in zip(classes, scores.auc.pooled, strict=True))
+    return Picture(
+        name=f"roc_{file_name(scores.variant)}",
+        title=f"ROC of {scores.variant}",
+        caption=caption(
+            results,
+            "Each class against the rest. Bold: all folds' predictions pooled; thin: each fold; band: the folds' mean "
+            "sensitivity at each false positive rate (vertical average) and one standard deviation to each side; "
+            "dotted: chance.",
+        ),
+        alternative=f"One-vs-rest ROC curves of {scores.variant}. Pooled AUC: {areas}.",
+        svg=svg,
+        png=png,
+    )
+
+
+def comparison_picture(results: Results, scores: Sequence[VariantScores]) -> Picture:
+    """Draw all variants: macro ROC curves, and AUC and accuracy by fold."""
+    with house_style():
+        figure = new_figure(7.2, max(4.0, 0.7 * len(scores)))
+        panels = figure.subplot_mosaic([["roc", "auc"], ["roc", "accuracy"]], width_ratios=[1.5, 1])
+        square_of_rates(panels["roc"])
+        for index, one in enumerate(scores):
+            macro = macro_curve(one)
+            if macro is not None:
+                panels["roc"].plot(
+                    _GRID,
+                    macro,
+                    color=colour(index),
+                    linestyle=dashes(index),
+                    label=f"{one.variant}: {one.auc_averages.pooled_macro:.3f}",
+                )
+        panels["roc"].set(
+            title="A  Macro ROC and AUC, pooled",
+            xlabel="False positive rate (1 − specificity)",
+            ylabel="True positive rate (sensitivity)",
+        )
+        if panels["roc"].get_legend_handles_labels()[0]:
+            panels["roc"].legend(loc="lower right", handlelength=3)
+        _dots(panels["auc"], scores, [one.auc.by_fold.mean(axis=1) for one in scores])
+        panels["auc"].set_title("B  Macro AUC by fold")
+        _dots(panels["accuracy"], scores, [one.folds.accuracy for one in scores])
+        panels["accuracy"].set_title("C  Accuracy by fold")
+        svg, png = svg_and_png(figure)
+    values = "; ".join(
+        f"{one.variant}: macro AUC {show_number(one.auc_averages.pooled_macro)}, "
+        f"accuracy {show_number(one.summary.accuracy)}"
+        for one in scores
+    )
+    return Picture(
+        name="comparison",
+        title="All variants",
+        caption=caption(
+            results,
+            "A: mean over classes of the pooled one-vs-rest curves at each false positive rate; dotted: chance. "
+            "B, C: one mark a fold; the bar is the mean over folds.",
+        ),
+        alternative=f"Comparison of variants. {values}.",
+        svg=svg,
+        png=png,
+    )
+
+
+def macro_curve(scores: VariantScores) -> Floats | None:
+    """Return the mean over classes of the pooled curves on the grid; None where a class has no curve."""
+    curves = [_curve(scores, index) for index in range(len(scores.auc.pooled))]
+    drawn = [curve for curve in curves if curve is not None]
+    return vertical_average(drawn, _GRID).mean if len(drawn) == len(curves) else None
+
+
+def _curve(scores: VariantScores, index: int, fold: int | None = None) -> RocCurve | None:
+    predictions = scores.predictions
+    chosen = np.ones(predictions.truth.shape, np.bool_) if fold is None else predictions.fold == fold
+    positive = predictions.truth[chosen] == index
+    if positive.all() or not positive.any():
+        return None
+    return roc_curve(positive, predictions.probabilities[chosen, index])
+
+
+def _class_panel(axes: Axes, scores: VariantScores, index: int) -> None:
+    square_of_rates(axes)
+    folds = [_curve(scores, index, int(fold)) for fold in scores.auc.folds]
+    drawn = [curve for curve in folds if curve is not None]
+    for curve in drawn:
+        axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=colour(index), alpha=0.45, linewidth=0.7)
+    if len(drawn) > 1:
+        band = vertical_average(drawn, _GRID)
+        low, high = np.clip(band.mean - band.sd, 0, 1), np.clip(band.mean + band.sd, 0, 1)
+        axes.fill_between(_GRID, low, high, color=colour(index), alpha=0.18, linewidth=0)
+    pooled = _curve(scores, index)
+    if pooled is None:
+        axes.text(0.5, 0.5, "undefined", ha="center")
+        return
+    axes.plot(pooled.false_positive_rate, pooled.true_positive_rate, color=colour(index))
+    area, mean = show_number(scores.auc.pooled[index]), show_number(scores.auc.mean_of_folds[index])
+    axes.text(0.98, 0.05, f"AUC {area} pooled\n{mean} mean of folds", ha="right", va="bottom", transform=axes.transAxes)
+
+
+def _dots(axes: Axes, scores: Sequence[VariantScores], values: Sequence[Floats]) -> None:
+    """Draw each variant's folds as marks on a line of their own, with a bar at their mean."""
+    for index, (one, own) in enumerate(zip(scores, values, strict=True)):
+        y = np.full(own.shape, index, np.float64) + np.linspace(-0.16, 0.16, len(own) + 2)[1:-1]
+        axes.plot(
+            own,
+            y,
+            linestyle="none",
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4.5,
+            alpha=0.8,
+            color=colour(index),
+            label=one.variant,
+        )
+        axes.vlines(own.mean(), index - 0.34, index + 0.34, color=colour(index), linewidth=2.2)
+    axes.set_yticks(range(len(scores)), [one.variant for one in scores])
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,1 @@
+"""Side effects: artefacts in a store, the executors, tracking."""

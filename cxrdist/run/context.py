@@ -1,0 +1,171 @@
+"""What a lane must know of a study, read from the run directory: files are the protocol."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from cxrdist.cohort.shards import ShardSet
+from cxrdist.config.models import Study
+from cxrdist.errors import CxrdistError
+from cxrdist.run.store import Store
+from cxrdist.study import layout
+from cxrdist.study.folds import Folds
+from cxrdist.study.plan import FeatureJob, FoldJob, Variant
+from cxrdist.study.recipe import Network, Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The contents of `plan.json`: every unit of work, and the hashes of what they work on."""
+
+    study: str
+    """Fingerprint of all fold jobs together."""
+    cohort: str
+    pixels: str
+    shards: str
+    """Folder of the shards."""
+    cache: str
+    recipe: Recipe
+    networks: Mapping[str, Network]
+    """By model."""
+    weights: Mapping[str, str | None]
+    """File of each model's weights, None for random ones."""
+    jobs: tuple[FoldJob, ...]
+    features: tuple[FeatureJob, ...]
+    """Units of feature extraction, where trunks are frozen."""
+    doubts: tuple[str, ...] = ()
+    """What a reader of the results must be told, a sentence each."""
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The variants, in the order of the tables."""
+        return list(dict.fromkeys(job.variant for job in self.jobs))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; `from_json` reads it back."""
+        return {
+            **{key: getattr(self, key) for key in ("study", "cohort", "pixels", "shards", "cache")},
+            "recipe": vars(self.recipe),
+            "networks": {model: vars(network) for model, network in self.networks.items()},
+            "weights": dict(self.weights),
+            "jobs": [{**vars(job), "variant": vars(job.variant)} for job in self.jobs],
+            "features": [{**vars(unit), "variant": vars(unit.variant)} for unit in self.features],
+            "doubts": list(self.doubts),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Plan":
+        """Read what `to_json` wrote."""
+        return cls(
+            **{key: data[key] for key in ("study", "cohort", "pixels", "shards", "cache", "weights")},
+            recipe=Recipe(**data["recipe"]),
+            networks={model: Network(**network) for model, network in data["networks"].items()},
+            jobs=tuple(FoldJob(**{**job, "variant": Variant(**job["variant"])}) for job in data["jobs"]),
+            features=tuple(FeatureJob(**{**unit, "variant": Variant(**unit["variant"])}) for unit in data["features"]),
+            doubts=tuple(data["doubts"]),
+        )
+
+
+def read_plan(store: Store) -> Plan:
+    """Read the plan of a run directory.
+
+    Raises:
+        CxrdistError: there is none, or another version wrote it.
+    """
+    data = store.read_json(layout.PLAN)
+    try:
+        return Plan.from_json(data or {})
+    except (KeyError, TypeError):
+        raise CxrdistError(f"{store.root} holds no plan that this version can read; `cxrdist run` writes it.") from None
+
+
+def read_study(store: Store) -> Study:
+    """Read the resolved study of a run directory."""
+    return Study.model_validate(yaml.safe_load(store.read_bytes(layout.STUDY)))
+
+
+def write_table(store: Store, name: str, table: pa.Table) -> None:
+    """Write an Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    store.write_bytes(name, sink.getvalue().to_pybytes())
+
+
+def read_table(store: Store, name: str) -> pa.Table:
+    """Read an Arrow IPC file."""
+    return pa.ipc.open_file(store.read_bytes(name)).read_all()
+
+
+def folds_table(folds: Folds) -> pa.Table:
+    """Return the folds as a table: image_id, then for each fold the part of each image (see `Part`)."""
+    columns = {f"fold_{fold}": pa.array(parts, pa.int8()) for fold, parts in enumerate(folds.parts)}
+    return pa.table({"image_id": pa.array(list(folds.image_ids), pa.string()), **columns})
+
+
+def read_folds(store: Store) -> Folds:
+    """Read what `folds_table` made."""
+    table = read_table(store, layout.FOLDS)
+    parts = np.stack([table.column(name).to_numpy() for name in table.column_names[1:]])
+    return Folds(table.column("image_id").to_pylist(), parts)
+
+
+class SelectedRows:
+    """Some rows of an image stack, in the cohort's order."""
+
+    def __init__(self, gather: Callable[[NDArray[np.int64]], NDArray[np.uint8]], rows: NDArray[np.int64]) -> None:
+        self._gather = gather
+        self._rows = rows
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the given rows of the cohort, [n, H, W]."""
+        return self._gather(self._rows[rows])
+
+
+class Context:
+    """A study as a lane sees it; opened once in each lane."""
+
+    def __init__(self, run_dir: Path, device: torch.device) -> None:
+        self.store = Store(run_dir)
+        self.device = device
+        self.study = read_study(self.store)
+        self.plan = read_plan(self.store)
+        self.folds = read_folds(self.store)
+        table = read_table(self.store, layout.COHORT)
+        self.image_ids: list[str] = table.column("image_id").to_pylist()
+        self.classes = tuple(self.study.cohort.classes)
+        index = {name: i for i, name in enumerate(self.classes)}
+        self.labels = torch.tensor([index[label] for label in table.column("label").to_pylist()])
+        self.jobs = {job.key: job for job in self.plan.jobs}
+        self.features = {unit.key: unit for unit in self.plan.features}
+
+    @functools.cached_property
+    def _shard_rows(self) -> NDArray[np.int64]:
+        position = {image_id: row for row, image_id in enumerate(self._shards.image_ids)}
+        return np.array([position[image_id] for image_id in self.image_ids], dtype=np.int64)
+
+    @functools.cached_property
+    def _shards(self) -> ShardSet:
+        return ShardSet.open(Path(self.plan.shards))
+
+    @functools.cached_property
+    def images(self) -> SelectedRows:
+        """Decoded images by row of the cohort."""
+        return SelectedRows(self._shards.take, self._shard_rows)
+
+    @functools.cached_property
+    def masks(self) -> SelectedRows | None:
+        """Lung masks by row of the cohort, where a view needs them."""
+        return SelectedRows(self._shards.take_masks, self._shard_rows) if self.study.needs_masks else None
+
+    def units_of(self, variant: Variant) -> list[FeatureJob]:
+        """The units that compute the variant's features, in order of rows."""
+        return [unit for unit in self.plan.features if unit.variant == variant]

@@ -1,0 +1,142 @@
+"""What a person sees of a run: bars on a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from cxrdist.run.board import Event
+from cxrdist.run.context import Plan
+from cxrdist.study.queue import ENDED, State, Unit
+
+LOG_SECONDS = 5.0
+"""In a log, at most one line of progress within this time."""
+
+
+class ConsoleDisplay:
+    """Shows a run on a console, with an estimate of what is left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._units: dict[str, Unit] = {}
+        self._share: dict[str, float] = {}
+        self._epochs = 1
+        self._jobs: set[str] = set()
+        self._done = 0
+        self._started = self._last_line = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def decoded(self, done: int, total: int) -> None:
+        """Show how many images are decoded."""
+        if done == total or self._due():
+            self.say(f"decoded {done} of {total} images")
+
+    def begin(self, plan: Plan, units: Sequence[Unit]) -> None:
+        """Show that work on these units begins."""
+        self._units = {unit.key: unit for unit in units}
+        self._share = dict.fromkeys(self._units, 0.0)
+        self._epochs = plan.recipe.epochs
+        self._jobs = {job.key for job in plan.jobs} & set(self._units)
+        self._started = time.monotonic()
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bars = Progress(*columns, console=self._console)
+            self._bars.start()
+            self._tasks[""] = self._bars.add_task("fold jobs", total=len(self._jobs), text="starting workers")
+        else:
+            self.say(f"starting workers for {len(self._jobs)} fold jobs")
+
+    def event(self, event: Event) -> None:
+        """Show what happened."""
+        match event.kind:
+            case "joined":
+                self.say(f"worker {event.lane} is ready")
+            case "started":
+                self._start(event)
+            case "epoch":
+                self._share[event.key] = event.epoch / (self._epochs + 1)
+                self._epoch(event)
+            case "settled":
+                self._settle(event)
+            case "note":
+                self.say(f"{event.lane}: {event.text}")
+
+    def end(self) -> None:
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _start(self, event: Event) -> None:
+        self._share[event.key] = 0.0
+        if self._bars is not None and event.key not in self._tasks:
+            total = self._epochs if event.key in self._jobs else 1
+            self._tasks[event.key] = self._bars.add_task(event.key, total=total, text="")
+
+    def _epoch(self, event: Event) -> None:
+        m = dict(event.measures)
+        text = (
+            f"loss {m['train_loss']:.3f} / {m['validation_loss']:.3f}  "
+            f"accuracy {m['train_accuracy']:.3f} / {m['validation_accuracy']:.3f} (training / validation)"
+        )
+        if self._bars is not None:
+            self._bars.update(self._tasks[event.key], completed=event.epoch, text=text)
+            self._bars.update(self._tasks[""], text=self._left())
+        elif self._due():
+            self.say(f"{event.key}  epoch {event.epoch}/{self._epochs}  {text}  [{self._overall()}]")
+
+    def _settle(self, event: Event) -> None:
+        ended = event.state in ENDED
+        self._share[event.key] = 1.0 if ended else 0.0
+        if event.key in self._jobs and ended:
+            self._done += 1
+        if self._bars is not None:
+            task = self._tasks.pop(event.key, None)
+            if task is not None:
+                self._bars.remove_task(task)
+            self._bars.update(self._tasks[""], completed=self._done, text=self._left())
+        if event.state is State.DONE:
+            if self._bars is None:
+                self.say(f"{event.key}  done  [{self._overall()}]")
+        else:
+            again = "" if ended else "; it is tried again"
+            verb = str(event.state) if ended else "interrupted"
+            self.say(f"{event.key}  {verb}: {event.text}{again}")
+
+    def _overall(self) -> str:
+        return f"{self._done} of {len(self._jobs)} fold jobs, {self._left()}"
+
+    def _left(self) -> str:
+        total = sum(unit.cost for unit in self._units.values())
+        done = sum(self._units[key].cost * share for key, share in self._share.items())
+        if not done:
+            return "time left unknown"
+        seconds = (time.monotonic() - self._started) * (total - done) / done
+        return f"about {duration(seconds)} left"
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line < LOG_SECONDS:
+            return False
+        self._last_line = now
+        return True
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,35 @@
+"""The inline executor: every unit one after another in this process."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from cxrdist.learn.train import use_determinism
+from cxrdist.run.board import Board, Event, Outcome
+from cxrdist.run.context import Context
+from cxrdist.run.lane import work
+from cxrdist.study.queue import Unit
+
+
+def available_device() -> torch.device:
+    """Return this process's GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class InlineExecutor:
+    """Does the work here; no cluster, no other process."""
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads or os.cpu_count() or 1
+
+    def run(
+        self, run_dir: Path, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+    ) -> dict[str, Outcome]:
+        """Do all units and return how each ended."""
+        use_determinism(self._threads)
+        board = Board(units, retries, listener)
+        board.join("inline", "inline")
+        work(board, Context(run_dir, available_device()), "inline")
+        return board.outcome()

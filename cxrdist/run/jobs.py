@@ -1,0 +1,207 @@
+"""Doing one unit of work: a fold job, or some images through a frozen trunk."""
+
+import hashlib
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cxrdist.learn.checkpoint import load_progress, save_progress
+from cxrdist.learn.features import extract_features, head_pools
+from cxrdist.learn.models import build_classifier, build_head, build_trunk
+from cxrdist.learn.sources import FeatureSource, ImageSource, Source
+from cxrdist.learn.train import Epoch, Progress, fit, predict
+from cxrdist.learn.weights import load_trunk
+from cxrdist.run.context import Context
+from cxrdist.run.store import Store
+from cxrdist.run.tracking import Tracker
+from cxrdist.study.folds import Part
+from cxrdist.study.layout import JobFiles
+from cxrdist.study.plan import FeatureJob, FoldJob, Variant
+from cxrdist.study.seeds import derive_seed
+
+EpochListener = Callable[[Epoch], None]
+
+
+def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_epoch: EpochListener) -> None:
+    """Train one variant on one fold and write its predictions; continue where an earlier attempt stopped.
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+    """
+    store, files, recipe = context.store, JobFiles(job.key), context.plan.recipe
+    store.remove_leftovers(files.folder)
+    store.remove(files.done, files.ended)
+    started = last_checkpoint = time.monotonic()
+    training, validation, test = (torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part)
+    model, source = _model_and_source(context, job, torch.cat([training, validation, test]))
+    progress = load_progress(store.path(files.checkpoint), job.fingerprint)
+    if progress:
+        tracker.resume(len(progress.history))
+    _write_progress(context, job, lane, progress.history if progress else [])
+
+    def after_epoch(epoch: Epoch, snapshot: Callable[[], Progress]) -> None:
+        nonlocal last_checkpoint
+        state = snapshot()
+        due = time.monotonic() - last_checkpoint >= context.study.execution.checkpoint_seconds
+        if due and epoch.epoch < recipe.epochs:
+            store.write_file(files.checkpoint, lambda path: save_progress(path, state, job.fingerprint))
+            last_checkpoint = time.monotonic()
+        _write_progress(context, job, lane, state.history)
+        tracker.epoch(epoch)
+        on_epoch(epoch)
+
+    history = fit(
+        model,
+        source,
+        context.labels,
+        training,
+        validation,
+        recipe,
+        seed=context.study.seed,
+        stream=(job.variant.name, job.fold),
+        device=context.device,
+        progress=progress,
+        on_epoch=after_epoch,
+    )
+    probabilities = predict(model, source, test, recipe, context.device)
+    predictions = _predictions(context, job, test, probabilities)
+    if context.study.execution.keep_models:
+        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        metadata = {"fingerprint": job.fingerprint}
+        store.write_file(files.model, lambda path: save_file(weights, path, metadata=metadata))
+    store.write_bytes(files.predictions, predictions)
+    right = probabilities.argmax(1) == context.labels[test]
+    store.write_json(
+        files.done,
+        {
+            "fingerprint": job.fingerprint,
+            "predictions_sha256": hashlib.sha256(predictions).hexdigest(),
+            "epochs": len(history),
+            "accuracy": right.double().mean().item(),
+            "seconds": round(sum(epoch.seconds for epoch in history), 3),
+            "overhead_seconds": round(time.monotonic() - started - sum(e.seconds for e in history), 3),
+            "lane": lane,
+            "machine": machine_facts(context.device),
+        },
+    )
+    store.remove(files.checkpoint)
+
+
+def do_feature_job(context: Context, unit: FeatureJob) -> None:
+    """Pass some images through a frozen trunk and keep what comes out, unless it is there already."""
+    store = Store(Path(context.plan.cache))
+    name = feature_file(unit)
+    if store.exists(name):
+        return
+    network = context.plan.networks[unit.variant.model]
+    trunk = build_trunk(network.model, context.study.seed)
+    _load_weights(context, trunk, unit.variant)
+    rows = torch.arange(unit.start, unit.stop)
+    source = ImageSource(context.images, context.masks, unit.variant.view, context.device)
+    trunk = trunk.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = extract_features(trunk, source, rows, pooled=head_pools(network))
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(features.numpy())
+    table = pa.table({"features": tensor})
+
+    def write(path: Path) -> None:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    store.write_file(name, write)
+
+
+def feature_file(unit: FeatureJob) -> str:
+    """Return the name, in the cache, of the features that a unit computes."""
+    return f"features/{unit.features}/{unit.start:08d}-{unit.stop:08d}.arrow"
+
+
+def machine_facts(device: torch.device) -> dict[str, str | int]:
+    """Say where and with what something was computed; none of it decides what is stale."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {
+        "host": socket.gethostname(),
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count() or 0,
+    }
+
+
+def _model_and_source(context: Context, job: FoldJob, rows: Tensor) -> tuple[nn.Module, Source]:
+    network = context.plan.networks[job.variant.model]
+    if network.transfer == "frozen":
+        head = build_head(network, context.study.seed, job.fold).to(context.device)
+        return head, FeatureSource(_features(context, job.variant), context.device)
+    classifier = build_classifier(network, context.study.seed, job.fold)
+    _load_weights(context, classifier.trunk, job.variant)
+    images = ImageSource(context.images, context.masks, job.variant.view, context.device)
+    if context.device.type == "cuda":
+        images.make_resident(np.sort(rows.numpy()))
+    return classifier.to(context.device, memory_format=torch.channels_last), images  # type: ignore[call-overload]
+
+
+def _load_weights(context: Context, trunk: nn.Module, variant: Variant) -> None:
+    path = context.plan.weights[variant.model]
+    if path is not None:
+        load_trunk(trunk, variant.model, Path(path))
+
+
+def _features(context: Context, variant: Variant) -> Tensor:
+    cache = Path(context.plan.cache)
+    parts = []
+    for unit in context.units_of(variant):
+        with pa.memory_map(str(cache / feature_file(unit))) as file:
+            column = pa.ipc.open_file(file).read_all().column("features")
+        parts.append(torch.from_numpy(column.combine_chunks().to_numpy_ndarray().copy()))
+    return torch.cat(parts)
+
+
+def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch]) -> None:
+    files = JobFiles(job.key)
+    lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
+    context.store.write_bytes(files.history, lines.encode())
+    context.store.write_json(
+        files.progress,
+        {
+            "fingerprint": job.fingerprint,
+            "epoch": len(history),
+            "epochs": context.plan.recipe.epochs,
+            "seconds": round(sum(epoch.seconds for epoch in history), 3),
+            "lane": lane,
+        },
+    )
+
+
+def _predictions(context: Context, job: FoldJob, rows: Tensor, probabilities: Tensor) -> bytes:
+    """Return the Parquet bytes of the test part's predictions, the same bytes for the same numbers."""
+    index = rows.tolist()
+    labels = context.labels[rows].tolist()
+    columns: dict[str, pa.Array] = {
+        "image_id": pa.array([context.image_ids[row] for row in index], pa.string()),
+        "variant": pa.array([job.variant.name] * len(index), pa.string()),
+        "fold": pa.array([job.fold] * len(index), pa.int32()),
+        "truth": pa.array([context.classes[label] for label in labels], pa.string()),
+    }
+    for number, name in enumerate(context.classes):
+        columns[f"p_{name}"] = pa.array(probabilities[:, number].numpy(), pa.float64())
+    metadata = {"cohort": context.plan.cohort, "fingerprint": job.fingerprint, "classes": json.dumps(context.classes)}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def tracking_id(context: Context, job: FoldJob) -> str:
+    """Return a stable id of a fold job for trackers: resumption continues it, another recipe starts another."""
+    return f"{derive_seed(0, context.study.name, job.key, job.fingerprint):016x}"

@@ -1,0 +1,246 @@
+"""From a study file to a run directory that lanes can work in: cohort, shards, folds, plan."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cxrdist.cohort.chunks import Quarantined
+from cxrdist.cohort.decode import Preprocessing
+from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
+from cxrdist.cohort.table import Cohort, load_cohort
+from cxrdist.config.models import Study
+from cxrdist.errors import UserError, first_few
+from cxrdist.learn.features import head_pools
+from cxrdist.learn.weights import find_weights, hash_weights
+from cxrdist.run.context import Plan, folds_table, write_table
+from cxrdist.run.store import Store
+from cxrdist.study import layout
+from cxrdist.study.fingerprint import fingerprint
+from cxrdist.study.folds import Folds, Part, class_counts, make_folds
+from cxrdist.study.plan import (
+    FeatureJob,
+    FoldJob,
+    features_fingerprint,
+    make_variants,
+    plan_feature_jobs,
+    plan_fold_jobs,
+)
+from cxrdist.study.recipe import Network, Recipe
+
+ChunkRunner = Callable[..., Any]
+
+NO_MASK = "has no lung mask"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study ready to be worked on."""
+
+    study: Study
+    cohort: Cohort
+    """The images that are used."""
+    folds: Folds
+    plan: Plan
+    shards: ShardSet
+
+
+def open_cohort(study: Study) -> Cohort:
+    """Read and check the study's cohort.
+
+    Raises:
+        UserError: the manifest or the images' folder is missing or wrong.
+    """
+    if study.cohort.images is None:
+        raise UserError("The folder of the images is not given: add --images DIR, or cohort.images to the study file.")
+    return load_cohort(study.manifest_path(), Path(study.cohort.images), study.cohort.classes)
+
+
+def cache_folder(study: Study) -> Path:
+    """Return the folder of decoded images and features: the study's, or the user's cache folder."""
+    if study.execution.cache is not None:
+        return Path(study.execution.cache)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "cxrdist"
+
+
+def with_masks_only(cohort: Cohort, study: Study) -> tuple[Cohort, list[Quarantined]]:
+    """Apply the study's policy to images without a lung mask, where a view needs one; return who is left out.
+
+    Raises:
+        UserError: the policy is `error` and there are such images.
+    """
+    has_mask = np.array([path is not None for path in cohort.table.column("mask_path").to_pylist()])
+    if not study.needs_masks or has_mask.all():
+        return cohort, []
+    n_missing = int((~has_mask).sum())
+    if study.cohort.missing_mask == "error":
+        absent = first_few(name for name, there in zip(cohort.image_ids, has_mask, strict=True) if not there)
+        raise UserError(
+            f"View 'segmented' needs a lung mask for every image, but {n_missing} of {len(has_mask)} have none "
+            f"({absent}); give mask_path in the manifest, set cohort.missing_mask to 'drop', or leave the view out."
+        )
+    dropped = cohort.subset(~has_mask).table
+    paths = zip(dropped.column("image_id").to_pylist(), dropped.column("path").to_pylist(), strict=True)
+    return cohort.subset(has_mask), [Quarantined(image_id, path, NO_MASK) for image_id, path in paths]
+
+
+def divide(cohort: Cohort, study: Study) -> Folds:
+    """Make the folds of a cohort as the study says."""
+    return make_folds(
+        cohort.image_ids,
+        cohort.labels,
+        cohort.groups(study.folds.group_by),
+        cohort.sources,
+        classes=study.cohort.classes,
+        protocol=study.folds.protocol,
+        k=study.folds.k,
+        validation=study.folds.validation,
+        stratify_by_source=study.folds.stratify_by == "class_and_source",
+        seed=study.seed,
+    )
+
+
+def networks_of(study: Study) -> tuple[dict[str, Network], dict[str, str | None]]:
+    """Return each model's network and its weight file (None for random weights), by model.
+
+    Raises:
+        UserError: a weight file is missing or cannot be fetched.
+    """
+    networks: dict[str, Network] = {}
+    weights: dict[str, str | None] = {}
+    for model in study.variants.models:
+        path = find_weights(study.model.weights, model)
+        weights[model] = None if path is None else str(path.resolve())
+        networks[model] = Network(
+            model=model,
+            n_classes=len(study.cohort.classes),
+            image_size=study.preprocessing.size,
+            weights_hash=hash_weights(path),
+            **study.model.model_dump(exclude={"weights"}),
+        )
+    return networks, weights
+
+
+def prepare(
+    study: Study,
+    store: Store,
+    *,
+    run_chunks: ChunkRunner | None = None,
+    on_decoded: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Prepared:
+    """Decode what is not decoded yet, make folds and plan, and write them into the run directory.
+
+    Args:
+        study: the study.
+        store: the run directory.
+        run_chunks: where decoding is done; by default on this machine's cores.
+        on_decoded: told the number of images decoded so far, and of all.
+        on_note: told what the user should know, a sentence each.
+
+    Raises:
+        UserError: something in the study, the cohort or the images does not allow it.
+    """
+    cohort, left_out = with_masks_only(open_cohort(study), study)
+    n_asked = len(cohort.image_ids) + len(left_out)
+    networks, weights = networks_of(study)
+    shards = prepare_shards(
+        cohort,
+        Preprocessing(**study.preprocessing.model_dump()),
+        cache_folder(study),
+        with_masks=study.needs_masks,
+        run_chunks=run_chunks,
+        on_progress=on_decoded,
+        on_note=on_note,
+    )
+    check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
+    left_out += shards.quarantine
+    doubts = []
+    if left_out:
+        reasons = first_few(f"{q.image_id} {q.reason}" for q in left_out)
+        doubts.append(f"{len(left_out)} of {n_asked} images are not used ({reasons})")
+    decoded = set(shards.image_ids)
+    cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
+    doubts += [*cohort.doubts(), *grouping_doubts(study)]
+    folds = divide(cohort, study)
+    plan = replace(make_plan(study, cohort, folds, shards, networks, weights), doubts=tuple(doubts))
+    _write(study, store, cohort, folds, plan, left_out)
+    return Prepared(study, cohort, folds, plan, shards)
+
+
+def grouping_doubts(study: Study) -> list[str]:
+    """Say where the way of dividing leaks."""
+    if study.folds.group_by == "image":
+        return [
+            "folds divide images, not patients: images of one patient may be in training and test parts, "
+            "so the scores are too good"
+        ]
+    if study.folds.group_by == "patient":
+        return ["folds keep patients together, but not groups of patients who share an image"]
+    return []
+
+
+def make_plan(
+    study: Study,
+    cohort: Cohort,
+    folds: Folds,
+    shards: ShardSet,
+    networks: dict[str, Network],
+    weights: dict[str, str | None],
+) -> Plan:
+    """Plan every unit of work."""
+    recipe = Recipe(**study.training.model_dump())
+    # The same pixels in another cohort are other rows.
+    rows = fingerprint({"pixels": shards.pixels_hash, "rows": list(cohort.image_ids)})
+    jobs: list[FoldJob] = []
+    features: list[FeatureJob] = []
+    for variant in make_variants(study.variants.views, study.variants.models):
+        network = networks[variant.model]
+        jobs += plan_fold_jobs(
+            variant, network, recipe, folds, cohort=cohort.content_hash, pixels=rows, seed=study.seed
+        )
+        if network.transfer == "frozen":
+            name = features_fingerprint(variant, network, pixels=rows, pooled=head_pools(network), seed=study.seed)
+            features += plan_feature_jobs(variant, network, name, len(cohort.image_ids))
+    return Plan(
+        study=fingerprint([job.fingerprint for job in jobs]),
+        cohort=cohort.content_hash,
+        pixels=rows,
+        shards=str(shards.folder),
+        cache=str(cache_folder(study)),
+        recipe=recipe,
+        networks=networks,
+        weights=weights,
+        jobs=tuple(jobs),
+        features=tuple(features),
+    )
+
+
+def fold_counts(folds: Folds, cohort: Cohort) -> list[dict[str, dict[str, int]]]:
+    """Return for each fold, by part and class, the number of images."""
+    counts = class_counts(folds, cohort.labels, len(cohort.classes))
+    return [
+        {part.name.lower(): dict(zip(cohort.classes, counts[fold, part].tolist(), strict=True)) for part in Part}
+        for fold in range(folds.n_folds)
+    ]
+
+
+def _write(study: Study, store: Store, cohort: Cohort, folds: Folds, plan: Plan, left_out: list[Quarantined]) -> None:
+    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    store.write_bytes(layout.STUDY, text.encode())
+    write_table(store, layout.COHORT, cohort.table)
+    write_table(store, layout.FOLDS, folds_table(folds))
+    by_part = [
+        {part.name.lower(): [folds.image_ids[row] for row in folds.rows(fold, part)] for part in Part}
+        for fold in range(folds.n_folds)
+    ]
+    store.write_json(layout.FOLDS_JSON, {"counts": fold_counts(folds, cohort), "folds": by_part})
+    quarantine = [{"image_id": q.image_id, "path": q.path, "reason": q.reason} for q in left_out]
+    store.write_json(layout.QUARANTINE, {"images": quarantine})
+    store.write_bytes(layout.PLAN, json.dumps(plan.to_json(), separators=(",", ":")).encode())

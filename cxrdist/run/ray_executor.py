@@ -1,0 +1,305 @@
+"""The Ray executor: one Ray Train run whose workers are lanes that pull units from a board in an actor."""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+import ray.train
+import ray.train.collective
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cxrdist.errors import CxrdistError, UserError
+from cxrdist.run.board import Board, Event, Outcome
+from cxrdist.study.queue import State, Unit
+
+POLL_SECONDS = 0.5
+
+_SMALL_MACHINE = 4
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How many lanes, and what each of them gets."""
+
+    fewest: int
+    most: int
+    cpus: int
+    """Whole cores, and the threads that torch may use."""
+    gpus: float
+    """Share of a GPU, 0 where the cluster has none."""
+
+
+class RaySession:
+    """A running cluster that was joined, or a local one that is started when first needed and ended at the end."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._started = False
+        self.dashboard = ""
+
+    def __enter__(self) -> "RaySession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._started:
+            ray.shutdown()
+            self._started = False
+
+    def start(self) -> None:
+        """Connect, unless that was done.
+
+        Raises:
+            UserError: no cluster answers at the address.
+        """
+        if self._started:
+            return
+        # Train reads these when its workers start; they concern watching and waiting, never a result.
+        for name, value in _TRAIN_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address is None:
+            options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        else:
+            options["address"] = self._address
+        try:
+            context = ray.init(**options)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RaySystemError) as error:
+            where = f"at {self._address!r}" if self._address else "on this machine"
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"No Ray cluster could be reached {where} ({reason}); check execution.address, or leave it out to "
+                "start a local one."
+            ) from None
+        self._started = True
+        self.dashboard = context.dashboard_url or ""
+
+    def resources(self) -> dict[str, float]:
+        """Return the cluster's resources."""
+        return dict(ray.cluster_resources())
+
+    def run_chunks(self, function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
+        """Apply `function` to each chunk in Ray tasks; results in the order in which they are ready."""
+        self.start()
+        remote = ray.remote(function)
+        limit = 2 * max(1, int(self.resources().get("CPU", 1)))
+        waiting = list(reversed(chunks))
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < limit:
+                running.append(remote.remote(waiting.pop()))
+            ready, running = ray.wait(running, num_returns=1)
+            yield ray.get(ready[0])
+
+
+def divide_resources(
+    resources: dict[str, float],
+    *,
+    workers: int | None,
+    fewest: int,
+    n_units: int,
+    gpus_each: float,
+    threads: int | None,
+) -> Lanes:
+    """Decide how many lanes there are and what each gets.
+
+    Without a number of workers: one for each share of a GPU; on a machine without GPUs one for each core up to four
+    cores and then for every four (folds side by side use cores better than threads inside one do).
+
+    Raises:
+        UserError: the cluster is too small for what was asked for.
+    """
+    cores = max(1, int(resources.get("CPU", 1)))
+    n_gpus = resources.get("GPU", 0.0)
+    if n_gpus:
+        slots = int(n_gpus / gpus_each + 1e-9)
+    elif threads:
+        slots = cores // threads
+    else:
+        slots = cores if cores <= _SMALL_MACHINE else max(_SMALL_MACHINE, cores // _SMALL_MACHINE)
+    most = min(workers or max(1, slots), n_units)
+    if n_gpus and most > slots:
+        raise UserError(
+            f"execution.workers is {most}, but {n_gpus:g} GPUs carry {slots} "
+            f"with execution.gpus_per_worker {gpus_each:g}."
+        )
+    if most > cores:
+        raise UserError(f"execution.workers is {most}, but the cluster has {cores} CPU cores; each worker needs one.")
+    cpus = threads or max(1, cores // most)
+    if cpus * most > cores:
+        raise UserError(
+            f"execution.threads is {cpus} for each of {most} workers, but the cluster has {cores} CPU cores."
+        )
+    return Lanes(min(fewest, most), most, cpus, gpus_each if n_gpus else 0.0)
+
+
+class RayBoard:
+    """A lane's proxy of the board in its actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def join(self, lane: str, group: str) -> None:
+        """Register a lane of a group of lanes."""
+        ray.get(self._actor.join.remote(lane, group))
+
+    def claim(self, lane: str) -> Unit | None:
+        """Take the next unit, None where none is ready now."""
+        unit: Unit | None = ray.get(self._actor.claim.remote(lane))
+        return unit
+
+    def epoch(self, lane: str, key: str, epoch: int, measures: tuple[tuple[str, float], ...]) -> None:
+        """Report an epoch, without waiting."""
+        self._actor.epoch.remote(lane, key, epoch, measures)
+
+    def settle(self, lane: str, key: str, state: State, reason: str) -> None:
+        """Report how a unit ended."""
+        ray.get(self._actor.settle.remote(lane, key, state, reason))
+
+    def finished(self, lane: str) -> bool:
+        """Return whether this lane has nothing left to do."""
+        return bool(ray.get(self._actor.finished.remote(lane)))
+
+    def note(self, lane: str, text: str) -> None:
+        """Say something to the user, without waiting."""
+        self._actor.note.remote(lane, text)
+
+
+def run_lane(config: dict[str, Any]) -> None:
+    """Be a lane: what each Ray Train worker does."""
+    from cxrdist.learn.train import use_determinism
+    from cxrdist.run.context import Context
+    from cxrdist.run.inline import available_device
+    from cxrdist.run.lane import work
+
+    # All workers of a restarted run know that they belong together; a dead lane's claims are those of another group.
+    group = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
+    lane = f"{socket.gethostname()}:{os.getpid()}"
+    board = RayBoard(config["board"])
+    board.join(lane, group)
+    use_determinism(config["threads"])
+    work(board, Context(Path(config["run_dir"]), available_device()), lane)
+
+
+class RayExecutor:
+    """Runs units in the lanes of one Ray Train run."""
+
+    def __init__(
+        self,
+        session: RaySession,
+        *,
+        workers: int | None,
+        fewest: int,
+        threads: int | None,
+        gpus_each: float,
+        worker_failures: int,
+    ) -> None:
+        self._session = session
+        self._workers = workers
+        self._fewest = fewest
+        self._threads = threads
+        self._gpus_each = gpus_each
+        self._worker_failures = worker_failures
+
+    def run(
+        self, run_dir: Path, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+    ) -> dict[str, Outcome]:
+        """Do all units and return how each ended.
+
+        Raises:
+            UserError: the cluster is too small for the workers asked for.
+            CxrdistError: the Ray Train run itself failed.
+        """
+        self._session.start()
+        lanes = divide_resources(
+            self._session.resources(),
+            workers=self._workers,
+            fewest=self._fewest,
+            n_units=len(units),
+            gpus_each=self._gpus_each,
+            threads=self._threads,
+        )
+        # On the driver's node: the board and the driver live and die together.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
+        with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch, _listening(board, listener):
+            self._fit(board, lanes, run_dir, scratch)
+        outcome: dict[str, Outcome] = ray.get(board.outcome.remote())
+        ray.kill(board)
+        return outcome
+
+    def _fit(self, board: Any, lanes: Lanes, run_dir: Path, scratch: str) -> None:
+        resources: dict[str, float] = {"CPU": lanes.cpus}
+        if lanes.gpus:
+            resources["GPU"] = lanes.gpus
+        trainer = TorchTrainer(
+            run_lane,
+            train_loop_config={"board": board, "run_dir": str(run_dir), "threads": lanes.cpus},
+            # Lanes exchange nothing, and NCCL refuses two of them on one GPU.
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=lanes.most if lanes.fewest == lanes.most else (lanes.fewest, lanes.most),
+                use_gpu=bool(lanes.gpus),
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                # Nothing is kept by Train: our own files say what is done.
+                name=f"cxrdist-{uuid.uuid4().hex[:12]}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=self._worker_failures, controller_failure_limit=2),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise CxrdistError(f"The workers failed more than {self._worker_failures} times: {reason}") from error
+
+
+@contextlib.contextmanager
+def _listening(board: Any, listener: Callable[[Event], None]) -> Iterator[None]:
+    """Pass the board's events to `listener`, in another thread, until the block ends."""
+    ended = threading.Event()
+    seen = 0
+
+    def poll() -> None:
+        nonlocal seen
+        for event in ray.get(board.events.remote(seen)):
+            seen += 1
+            listener(event)
+
+    def follow() -> None:
+        while not ended.wait(POLL_SECONDS):
+            try:
+                poll()
+            except ray.exceptions.RayError:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=10)
+    poll()
+
+
+_TRAIN_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}

@@ -1,0 +1,147 @@
+"""Reading what fold jobs left: which are done, and their predictions."""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrdist.errors import CxrdistError
+from cxrdist.run.context import Plan, read_folds
+from cxrdist.run.lock import live_driver
+from cxrdist.run.store import Store
+from cxrdist.study.layout import JobFiles
+from cxrdist.study.outoffold import FoldPredictions, OutOfFold, aggregate
+from cxrdist.study.plan import FoldJob
+from cxrdist.study.queue import State
+
+
+class Standing(StrEnum):
+    """How a fold job stands, as the files say."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    STALE = "stale"
+    """Done for another study file, cohort or image: to be done again."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A fold job as the files show it."""
+
+    job: FoldJob
+    standing: Standing
+    epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    accuracy: float | None = None
+    lane: str = ""
+    reason: str = ""
+
+
+def job_status(store: Store, job: FoldJob, *, driver_lives: bool) -> JobStatus:
+    """Say how a fold job stands."""
+    files = JobFiles(job.key)
+    done = store.read_json(files.done)
+    if done is not None and is_done(store, job):
+        return JobStatus(
+            job,
+            Standing.DONE,
+            epoch=done["epochs"],
+            epochs=done["epochs"],
+            seconds=done["seconds"],
+            accuracy=done["accuracy"],
+            lane=done["lane"],
+        )
+    ended = store.read_json(files.ended)
+    if ended is not None and ended.get("fingerprint") == job.fingerprint:
+        return JobStatus(job, Standing(ended["state"]), reason=ended["reason"])
+    progress = store.read_json(files.progress)
+    if progress is not None and progress.get("fingerprint") == job.fingerprint:
+        measures = {key: progress[key] for key in ("epoch", "epochs", "seconds", "lane")}
+        return JobStatus(job, Standing.RUNNING if driver_lives else Standing.PENDING, **measures)
+    return JobStatus(job, Standing.STALE if done is not None or ended is not None else Standing.PENDING)
+
+
+def study_status(store: Store, plan: Plan) -> list[JobStatus]:
+    """Say how every fold job of the plan stands."""
+    lives = live_driver(store) is not None
+    return [job_status(store, job, driver_lives=lives) for job in plan.jobs]
+
+
+def is_done(store: Store, job: FoldJob) -> bool:
+    """Return whether the job's own mark of being done holds, and its predictions are those it was written for."""
+    files = JobFiles(job.key)
+    done = store.read_json(files.done)
+    if done is None or done.get("fingerprint") != job.fingerprint:
+        return False
+    try:
+        return hashlib.sha256(store.read_bytes(files.predictions)).hexdigest() == done.get("predictions_sha256")
+    except OSError:
+        return False
+
+
+def has_diverged(store: Store, job: FoldJob) -> bool:
+    """Return whether an earlier attempt at the same job diverged; another would again."""
+    ended = store.read_json(JobFiles(job.key).ended) or {}
+    return ended.get("fingerprint") == job.fingerprint and ended.get("state") == State.DIVERGED
+
+
+def read_predictions(store: Store, job: FoldJob, classes: Sequence[str]) -> FoldPredictions:
+    """Read one fold job's predictions.
+
+    Raises:
+        CxrdistError: the file is damaged, or of other classes.
+    """
+    name = JobFiles(job.key).predictions
+    try:
+        table = pq.read_table(io.BytesIO(store.read_bytes(name)))
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if json.loads(metadata["classes"]) != list(classes):
+            raise CxrdistError(f"{store.path(name)} holds classes {metadata['classes']}, not those of the study.")
+        index = {label: number for number, label in enumerate(classes)}
+        return FoldPredictions(
+            variant=job.variant.name,
+            fold=job.fold,
+            cohort_hash=metadata["cohort"],
+            image_ids=table.column("image_id").to_pylist(),
+            truth=np.array([index[label] for label in table.column("truth").to_pylist()], dtype=np.int64),
+            probabilities=np.column_stack([table.column(f"p_{name}").to_numpy() for name in classes]),
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CxrdistError(f"{store.path(name)} cannot be read as predictions: {error}.") from None
+
+
+def collect(store: Store, plan: Plan, classes: Sequence[str], *, partial: bool) -> dict[str, OutOfFold]:
+    """Join the predictions of all fold jobs that are done.
+
+    Raises:
+        IncompleteStudyError: some are missing and `partial` is false.
+        CxrdistError: predictions contradict each other or the cohort.
+    """
+    parts = [read_predictions(store, job, classes) for job in plan.jobs if is_done(store, job)]
+    return aggregate(
+        parts,
+        variants=[variant.name for variant in plan.variants],
+        expected=read_folds(store).test_ids(),
+        cohort_hash=plan.cohort,
+        allow_missing=partial,
+    )
+
+
+def read_history(store: Store, job: FoldJob) -> list[dict[str, Any]]:
+    """Return the job's epochs, empty where there are none."""
+    try:
+        lines = store.read_bytes(JobFiles(job.key).history).decode().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,43 @@
+"""Scores by fold."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrdist.stats.averages import Floats, mean_and_sd, ratio
+
+
+@dataclass(frozen=True)
+class FoldAccuracy:
+    """Accuracy of each fold's test part: arrays [J], folds ascending."""
+
+    folds: NDArray[np.int64]
+    n: NDArray[np.int64]
+    """Images tested."""
+    correct: NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> Floats:
+        """Share of images classified correctly."""
+        return ratio(self.correct, self.n)
+
+    @property
+    def error(self) -> Floats:
+        """Share of images classified wrongly."""
+        return ratio(self.n - self.correct, self.n)
+
+    @property
+    def mean_and_sd(self) -> tuple[float, float]:
+        """Mean accuracy over folds, each counting once, and its sample standard deviation."""
+        return mean_and_sd(self.accuracy)
+
+
+def accuracy_by_fold(truth: NDArray[np.int64], predicted: NDArray[np.int64], fold: NDArray[np.int64]) -> FoldAccuracy:
+    """Return the accuracy of each fold, from arrays [n] of true class, predicted class and fold."""
+    folds, index = np.unique(fold, return_inverse=True)
+    return FoldAccuracy(
+        folds=np.asarray(folds, np.int64),
+        n=np.bincount(index, minlength=len(folds)).astype(np.int64),
+        correct=np.bincount(index[np.asarray(truth == predicted)], minlength=len(folds)).astype(np.int64),
+    )

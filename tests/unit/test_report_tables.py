@@ -1,0 +1,217 @@
+"""The tables of a report, from the papers' own numbers and from small results."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_examples import (
+    CLASSES,
+    VARIANTS,
+    incomplete_results,
+    out_of_fold,
+    results_of_confusion,
+    small_results,
+)
+
+from cxrdist.errors import CxrdistError
+from cxrdist.report.headline import headline
+from cxrdist.report.render import render_csv, render_latex, render_markdown
+from cxrdist.report.scores import all_scores
+from cxrdist.report.tables import cohort_table, fold_counts_table, summary_table
+from cxrdist.report.write import headline_tables
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+RENDERERS = {"csv": render_csv, "md": render_markdown, "tex": render_latex}
+PAPER_1 = results_of_confusion(
+    [[122, 3, 17, 2], [6, 102, 3, 6], [16, 2, 94, 20], [4, 1, 30, 85]],
+    ["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"],
+)
+
+
+def tables(results):
+    return {
+        table.name: table for table in [*headline_tables(results), cohort_table(results), fold_counts_table(results)]
+    }
+
+
+def column(table, label):
+    index = [one.label for one in table.columns].index(label)
+    return [row[index] for row in table.rows]
+
+
+def test_paper_1_table_1_comes_back_with_its_row_totals():
+    confusion = tables(PAPER_1)["confusion_whole-vgg16"]
+    assert confusion.rows == (
+        ("normal", 122, 3, 17, 2, 144),
+        ("covid19", 6, 102, 3, 6, 117),
+        ("viral_pneumonia", 16, 2, 94, 20, 132),
+        ("bacterial_pneumonia", 4, 1, 30, 85, 120),
+        ("all", 148, 108, 144, 113, 513),
+    )
+
+
+def test_paper_1_table_2_comes_back_to_the_last_printed_digit():
+    by_class = tables(PAPER_1)["by_class_whole-vgg16"]
+    printed = {
+        "Precision": [0.82, 0.94, 0.65, 0.75],
+        "Recall": [0.85, 0.87, 0.71, 0.71],
+        "F1": [0.84, 0.91, 0.68, 0.73],
+    }
+    for label, values in printed.items():
+        assert [round(value, 2) for value in column(by_class, label)[:4]] == values
+    assert [round(value, 4) for value in column(by_class, "Specificity")[:4]] == [0.9295, 0.9848, 0.8688, 0.9288]
+    assert column(by_class, "Support") == [144, 117, 132, 120, 513, 513, 513]
+    assert column(by_class, "Class")[4:] == ["macro", "weighted", "micro"]
+
+
+def test_paper_1_summary_row_says_which_average_it_prints():
+    summary = tables(PAPER_1)["summary"]
+    values = dict(zip([one.label for one in summary.columns], summary.rows[0], strict=True))
+    expected = {
+        "Accuracy value": 0.785575,
+        "Accuracy low": 0.748005,
+        "Accuracy high": 0.818900,
+        "Sensitivity macro": 0.784868,
+        "Sensitivity weighted": 0.785575,
+        "Specificity macro": 0.927977,
+        "F1 macro": 0.788264,
+        "AUC pooled macro": 0.856422,
+        "Agreement kappa": 0.713048,
+        "Agreement MCC": 0.713576,
+    }
+    assert {label: values[label] for label in expected} == pytest.approx(expected, abs=5e-7)
+
+
+def test_paper_2_table_2_comes_back_from_folds_of_581_images():
+    wrong = [5, 4, 3, 8, 6]
+    predicted = np.concatenate([np.arange(581) < count for count in wrong]).astype(int)
+    truth = np.zeros_like(predicted)
+    truth[::2] = 1
+    predicted ^= truth
+    variant = "whole-resnet34"
+    predictions = out_of_fold(variant, truth, predicted, np.repeat(np.arange(5), 581), 2)
+    base = results_of_confusion(np.diag([1452, 1453]), ["a", "b"])
+    results = type(base)(
+        **{**base.__dict__, "variants": (variant,), "n_folds": 5, "out_of_fold": {variant: predictions}}
+    )
+    folds = tables(results)["folds"]
+    shown = [row[3] for row in folds.shown()]
+    assert shown[:5] == ["99.14", "99.31", "99.48", "98.62", "98.97"]
+    assert column(folds, "Accuracy %")[5:] == pytest.approx([99.104, 0.33065], abs=2e-3)
+    assert column(folds, "Error rate")[5] == pytest.approx(8.952e-3, abs=5e-6)
+    assert [row[4] for row in folds.shown()][:1] == ["0.00861"]
+
+
+def test_there_is_a_table_of_each_kind_in_reading_order():
+    assert list(tables(small_results())) == [
+        "summary",
+        "confusion_whole-resnet34",
+        "by_class_whole-resnet34",
+        "confusion_segmented-vgg16",
+        "by_class_segmented-vgg16",
+        "folds",
+        "cohort",
+        "fold_counts",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("report/*")), ids=lambda path: path.name)
+def test_rendered_tables_are_byte_for_byte_the_golden_ones(path):
+    table = tables(small_results())[path.stem]
+    assert RENDERERS[path.suffix[1:]](table).encode() == path.read_bytes()
+
+
+def test_golden_files_hold_all_renderings_of_five_tables():
+    assert len(list(GOLDEN.glob("report/*"))) == 15
+
+
+def test_an_undefined_score_is_shown_as_such_with_its_reason():
+    by_class = tables(small_results())["by_class_segmented-vgg16"]
+    assert math.isnan(column(by_class, "Precision")[2])
+    assert column(by_class, "Recall")[2] == 0
+    assert by_class.shown()[2][1] == "n/a"
+    assert "segmented-vgg16: Precision of 100% <other> is undefined (n/a): it is never predicted." in by_class.notes
+
+
+def test_a_single_fold_has_no_sd_and_the_note_says_so():
+    folds = tables(PAPER_1)["folds"]
+    assert folds.shown()[-1][3:] == ["n/a", "n/a", "n/a"]
+    assert "The SD of whole-vgg16 is undefined (n/a): it has one fold." in folds.notes
+
+
+def test_the_wilson_interval_says_what_it_assumes_where_patients_have_several_images():
+    dependent = tables(small_results())["summary"].notes[0]
+    assert "12 images are of 9 patients, so it is too narrow" in dependent
+    assert "too narrow" not in tables(PAPER_1)["summary"].notes[0]
+
+
+def test_every_caption_of_an_incomplete_study_says_so():
+    results = incomplete_results()
+    built = tables(results)
+    assert "segmented-vgg16" not in " ".join(built)
+    for table in built.values():
+        assert table.caption.endswith("Incomplete study: 3 of 4 fold jobs have no predictions.")
+    assert column(built["summary"], "Folds") == ["1 of 2"]
+    assert not any("Incomplete" in table.caption for table in tables(small_results()).values())
+
+
+def test_a_study_without_predictions_has_no_score_tables():
+    missing = [f"{variant} fold {fold}" for variant in VARIANTS for fold in (0, 1)]
+    assert headline_tables(small_results(out_of_fold={}, histories={}, missing=missing)) == []
+
+
+def test_a_fold_that_lacks_a_class_makes_its_mean_of_folds_undefined_with_a_note():
+    truth, fold = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0]
+    predictions = {variant: out_of_fold(variant, truth, truth, fold, 3) for variant in VARIANTS}
+    results = small_results(out_of_fold=predictions)
+    by_class = tables(results)["by_class_whole-resnet34"]
+    assert [row[6] for row in by_class.shown()] == ["1.000", "1.000", "n/a", "n/a", "n/a", ""]
+    assert any("AUC of 100% <other> is undefined" in note and note.endswith("fold 1.") for note in by_class.notes)
+    assert any("fold 1." in note for note in summary_table(results, all_scores(results)).notes)
+
+
+def test_the_headline_names_the_best_variant_and_that_nothing_was_tested():
+    results = small_results()
+    text = headline(results, all_scores(results))
+    assert text.startswith("whole-resnet34 has the highest macro AUC (pooled), 0.")
+    assert "and the highest accuracy, 0.833 (0.417 above segmented-vgg16)." in text
+    assert text.endswith("No test of a difference is in this report: differences may be chance.")
+
+
+def test_the_headline_does_not_break_a_tie():
+    same = {variant: out_of_fold(variant, [0, 1, 2, 0], [0, 1, 2, 1], [0, 0, 1, 1], 3) for variant in VARIANTS}
+    results = small_results(out_of_fold=same)
+    text = headline(results, all_scores(results))
+    assert "The highest accuracy, 0.750, is shared by whole-resnet34, segmented-vgg16." in text
+
+
+def test_the_headline_ranks_no_variants_that_saw_different_images():
+    partial = incomplete_results().out_of_fold[VARIANTS[0]]
+    complete = small_results()
+    results = small_results(
+        out_of_fold={**complete.out_of_fold, VARIANTS[0]: partial}, missing=[f"{VARIANTS[0]} fold 1"]
+    )
+    assert "not tested on the same images and are not ranked" in headline(results, all_scores(results))
+
+
+def test_the_headline_of_one_variant_or_none_compares_nothing():
+    assert headline(PAPER_1, all_scores(PAPER_1)).startswith("whole-vgg16 reaches a macro AUC (pooled) of 0.856")
+    assert headline(PAPER_1, []) == "No fold job has predictions yet."
+
+
+def test_results_that_contradict_themselves_are_refused():
+    complete = small_results()
+    first = complete.out_of_fold[VARIANTS[0]]
+    with pytest.raises(CxrdistError, match="2 of 4 fold jobs have predictions, but 0"):
+        small_results(out_of_fold={VARIANTS[0]: first})
+    with pytest.raises(CxrdistError, match="of other do not belong"):
+        small_results(out_of_fold={"other": first})
+    with pytest.raises(CxrdistError, match="not of 3 classes"):
+        small_results(out_of_fold={VARIANTS[0]: out_of_fold(VARIANTS[0], [0, 1], [0, 1], [0, 1], 2)})
+    with pytest.raises(CxrdistError, match="not of the study's classes"):
+        small_results(classes=CLASSES[::-1])
+    bad = out_of_fold(VARIANTS[0], [0, 1], [0, 1], [0, 1], 3)
+    bad.probabilities[0, 0] = np.nan
+    with pytest.raises(CxrdistError, match="not finite"):
+        small_results(out_of_fold={VARIANTS[0]: bad})
