@@ -77,7 +77,7 @@ def compare(folder: Path, label: str, max_shard_bytes: int) -> None:
         copied.append(seconds(copy))
     ratio = median(c / g for g, c in zip(gathered, copied, strict=True))
     print(
-        f"{label}: {steps * BATCH / median(gathered):,.0f} images/s gathered at random from {len(shards.parts)} file(s), "
+        f"{label}: {steps * BATCH / median(gathered):,.0f} images/s gathered at random ({len(shards.parts)} parts), "
         f"{steps * BATCH / median(copied):,.0f} images/s copied within memory, ratio {ratio:.2f}"
     )
 

@@ -58,11 +58,8 @@ def status_command(run_dir: Path) -> None:
     store = _existing_run(run_dir)
     statuses = study_status(store, read_plan(store))
     table = Table(box=None, header_style="bold")
-    for name, justify in (("fold job", "left"), ("state", "left"), ("epoch", "right"), ("time", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("accuracy", justify="right")
-    table.add_column("worker")
-    table.add_column("")
+    for name in ("fold job", "state", "epoch", "time", "accuracy", "worker"):
+        table.add_column(name, justify="right" if name in ("epoch", "time", "accuracy") else "left", no_wrap=True)
     for status in statuses:
         table.add_row(
             status.job.key,
@@ -71,10 +68,12 @@ def status_command(run_dir: Path) -> None:
             duration(status.seconds) if status.seconds else "",
             "" if status.accuracy is None else f"{status.accuracy:.3f}",
             status.lane,
-            status.reason,
         )
     console = Console()
     console.print(table)
+    for status in statuses:
+        if status.reason:
+            console.print(f"{status.job.key} {status.standing}: {status.reason}", markup=False, soft_wrap=True)
     driver = live_driver(store)
     if driver is not None:
         console.print(f"worked on by process {driver['pid']} on {driver['host']}", markup=False)

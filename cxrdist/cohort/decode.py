@@ -159,7 +159,9 @@ def _damage_as_image_error() -> Iterator[None]:
         raise ImageError("has far more pixels than an X-ray") from None
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"is truncated: {reason}" if "truncated" in reason.lower() else f"is damaged: {reason}") from None
+        raise ImageError(
+            f"is truncated: {reason}" if "truncated" in reason.lower() else f"is damaged: {reason}"
+        ) from None
 
 
 def _open_grey(data: bytes, limits: Limits) -> Image.Image:

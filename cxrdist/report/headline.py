@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cxrdist.report.results import Results
 from cxrdist.report.scores import VariantScores
 from cxrdist.report.table import show_number
 
 NO_TEST = "No test of a difference is in this report: differences may be chance."
 
 
-def headline(results: Results, scores: Sequence[VariantScores]) -> str:
+def headline(scores: Sequence[VariantScores]) -> str:
     """Say which variant scores highest and by how much, or why variants cannot be ranked."""
     if not scores:
         return "No fold job has predictions yet."

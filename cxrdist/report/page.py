@@ -51,7 +51,7 @@ def render_page(results: Results, scores: Sequence[VariantScores], pictures: Seq
     ]
     return environment.get_template("page.html.j2").render(
         results=results,
-        headline=headline(results, scores),
+        headline=headline(scores),
         summary=summary,
         cohort=cohort,
         variants=variants,

@@ -142,7 +142,7 @@ def _class_panel(axes: Axes, scores: VariantScores, index: int) -> None:
 
 def _dots(axes: Axes, scores: Sequence[VariantScores], values: Sequence[Floats]) -> None:
     """Draw each variant's folds as marks on a line of their own, with a bar at their mean."""
-    for index, (one, own) in enumerate(zip(scores, values, strict=True)):
+    for index, own in enumerate(values):
         y = np.full(own.shape, index, np.float64) + np.linspace(-0.16, 0.16, len(own) + 2)[1:-1]
         axes.plot(
             own,
@@ -152,7 +152,6 @@ def _dots(axes: Axes, scores: Sequence[VariantScores], values: Sequence[Floats])
             markersize=4.5,
             alpha=0.8,
             color=colour(index),
-            label=one.variant,
         )
         axes.vlines(own.mean(), index - 0.34, index + 0.34, color=colour(index), linewidth=2.2)
     axes.set_yticks(range(len(scores)), [one.variant for one in scores])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cxrdist.learn.checkpoint import load_progress, save_progress
 from cxrdist.learn.features import extract_features, head_pools
-from cxrdist.learn.models import build_classifier, build_head, build_trunk
+from cxrdist.learn.models import TRUNK_CHANNELS, build_classifier, build_head, build_trunk, feature_shape
 from cxrdist.learn.sources import FeatureSource, ImageSource, Source
 from cxrdist.learn.train import Epoch, Progress, fit, predict
 from cxrdist.learn.weights import load_trunk
@@ -112,8 +112,8 @@ def do_feature_job(context: Context, unit: FeatureJob) -> None:
     source = ImageSource(context.images, context.masks, unit.variant.view, context.device)
     trunk = trunk.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = extract_features(trunk, source, rows, pooled=head_pools(network))
-    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(features.numpy())
-    table = pa.table({"features": tensor})
+    # Flat, since Arrow takes the order of dimensions from strides, and those of size one have any.
+    table = pa.table({"features": pa.FixedShapeTensorArray.from_numpy_ndarray(features.flatten(1).numpy())})
 
     def write(path: Path) -> None:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -143,7 +143,8 @@ def _model_and_source(context: Context, job: FoldJob, rows: Tensor) -> tuple[nn.
     network = context.plan.networks[job.variant.model]
     if network.transfer == "frozen":
         head = build_head(network, context.study.seed, job.fold).to(context.device)
-        return head, FeatureSource(_features(context, job.variant), context.device)
+        shape = (TRUNK_CHANNELS[network.model], 1, 1) if head_pools(network) else feature_shape(network)
+        return head, FeatureSource(_features(context, job.variant).view(-1, *shape), context.device)
     classifier = build_classifier(network, context.study.seed, job.fold)
     _load_weights(context, classifier.trunk, job.variant)
     images = ImageSource(context.images, context.masks, job.variant.view, context.device)
@@ -159,6 +160,7 @@ def _load_weights(context: Context, trunk: nn.Module, variant: Variant) -> None:
 
 
 def _features(context: Context, variant: Variant) -> Tensor:
+    """Return float32 [images, values]."""
     cache = Path(context.plan.cache)
     parts = []
     for unit in context.units_of(variant):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrdist.stats.averages import Floats, mean_and_sd, ratio
+from cxrdist.stats.averages import Floats, ratio
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,6 @@ class FoldAccuracy:
     def error(self) -> Floats:
         """Share of images classified wrongly."""
         return ratio(self.n - self.correct, self.n)
-
-    @property
-    def mean_and_sd(self) -> tuple[float, float]:
-        """Mean accuracy over folds, each counting once, and its sample standard deviation."""
-        return mean_and_sd(self.accuracy)
 
 
 def accuracy_by_fold(truth: NDArray[np.int64], predicted: NDArray[np.int64], fold: NDArray[np.int64]) -> FoldAccuracy:

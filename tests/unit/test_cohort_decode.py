@@ -105,7 +105,8 @@ def test_transparent_parts_become_black(mode):
     red, green, blue, opacity = np.moveaxis(np.asarray(Image.open(BytesIO(data)).convert("RGBA"), dtype=float), -1, 0)
     assert opacity.min() < 128
     on_black = (0.299 * red + 0.587 * green + 0.114 * blue) * opacity / 255
-    np.testing.assert_allclose(decode_grey(data, NATIVE), on_black, atol=1)
+    # Pillow rounds the luma to the nearest level and its product with the opacity down.
+    np.testing.assert_allclose(decode_grey(data, NATIVE), on_black, atol=1.5)
 
 
 def test_one_transparent_level_of_a_grey_image_becomes_black():

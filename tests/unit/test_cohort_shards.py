@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -338,10 +340,6 @@ def test_a_pool_of_processes_gives_the_same_shards(tmp_path):
     assert progress == [(64, 133), (128, 133), (133, 133)]
 
 
-def die(chunk):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def chunks_of(n):
     file = ImageFile("i", "i.png", None, None)
     return [DecodeChunk(i, Path("/"), (file,) * CHUNK_IMAGES, PREPROCESSING, False, Limits()) for i in range(n)]
@@ -349,8 +347,16 @@ def chunks_of(n):
 
 @several_cores
 def test_a_killed_decoding_process_is_an_error_of_one_sentence():
+    def kill_the_first():
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.001)
+        children[0].kill()
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
     with pytest.raises(CxrdistError, match=r"decoding processes was killed.*run the command again\.$"):
-        list(run_on_cores(die, chunks_of(2)))
+        list(run_on_cores(decode_chunk, chunks_of(2)))
+    killer.join()
     assert multiprocessing.active_children() == []
 
 

@@ -5,14 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_examples import (
-    CLASSES,
-    VARIANTS,
-    incomplete_results,
-    out_of_fold,
-    results_of_confusion,
-    small_results,
-)
 
 from cxrdist.errors import CxrdistError
 from cxrdist.report.headline import headline
@@ -20,6 +12,14 @@ from cxrdist.report.render import render_csv, render_latex, render_markdown
 from cxrdist.report.scores import all_scores
 from cxrdist.report.tables import cohort_table, fold_counts_table, summary_table
 from cxrdist.report.write import headline_tables
+from tests.unit.report_examples import (
+    CLASSES,
+    VARIANTS,
+    incomplete_results,
+    out_of_fold,
+    results_of_confusion,
+    small_results,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 RENDERERS = {"csv": render_csv, "md": render_markdown, "tex": render_latex}
@@ -81,6 +81,33 @@ def test_paper_1_summary_row_says_which_average_it_prints():
         "Agreement MCC": 0.713576,
     }
     assert {label: values[label] for label in expected} == pytest.approx(expected, abs=5e-7)
+
+
+def test_every_average_of_the_summary_is_the_one_that_its_title_names():
+    results = small_results(
+        out_of_fold={
+            variant: out_of_fold(variant, [0, 0, 0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 2, 1, 0, 2], [0, 1] * 4, 3)
+            for variant in VARIANTS
+        }
+    )
+    (scores, _), built = all_scores(results), tables(results)
+    values = dict(zip([one.label for one in built["summary"].columns], built["summary"].rows[0], strict=True))
+    by_class, support = scores.by_class, [5, 2, 1]
+    for title, own in (
+        ("Sensitivity", by_class.sensitivity),
+        ("Specificity", by_class.specificity),
+        ("Precision", by_class.precision),
+        ("F1", by_class.f1),
+        ("AUC pooled", scores.auc.pooled),
+    ):
+        macro, weighted = np.mean(own), np.average(own, weights=support)
+        assert abs(macro - weighted) > 1e-3
+        assert (values[f"{title} macro"], values[f"{title} weighted"]) == pytest.approx((macro, weighted))
+    assert values["Specificity micro"] == pytest.approx((16 - 3) / 16)
+    rows = {row[0]: row for row in built["by_class_whole-resnet34"].rows}
+    assert rows["weighted"][4] == values["Specificity weighted"]
+    assert rows["macro"][4] == values["Specificity macro"]
+    assert rows["micro"][4] == values["Specificity micro"]
 
 
 def test_paper_2_table_2_comes_back_from_folds_of_581_images():
@@ -173,7 +200,7 @@ def test_a_fold_that_lacks_a_class_makes_its_mean_of_folds_undefined_with_a_note
 
 def test_the_headline_names_the_best_variant_and_that_nothing_was_tested():
     results = small_results()
-    text = headline(results, all_scores(results))
+    text = headline(all_scores(results))
     assert text.startswith("whole-resnet34 has the highest macro AUC (pooled), 0.")
     assert "and the highest accuracy, 0.833 (0.417 above segmented-vgg16)." in text
     assert text.endswith("No test of a difference is in this report: differences may be chance.")
@@ -182,7 +209,7 @@ def test_the_headline_names_the_best_variant_and_that_nothing_was_tested():
 def test_the_headline_does_not_break_a_tie():
     same = {variant: out_of_fold(variant, [0, 1, 2, 0], [0, 1, 2, 1], [0, 0, 1, 1], 3) for variant in VARIANTS}
     results = small_results(out_of_fold=same)
-    text = headline(results, all_scores(results))
+    text = headline(all_scores(results))
     assert "The highest accuracy, 0.750, is shared by whole-resnet34, segmented-vgg16." in text
 
 
@@ -192,12 +219,12 @@ def test_the_headline_ranks_no_variants_that_saw_different_images():
     results = small_results(
         out_of_fold={**complete.out_of_fold, VARIANTS[0]: partial}, missing=[f"{VARIANTS[0]} fold 1"]
     )
-    assert "not tested on the same images and are not ranked" in headline(results, all_scores(results))
+    assert "not tested on the same images and are not ranked" in headline(all_scores(results))
 
 
 def test_the_headline_of_one_variant_or_none_compares_nothing():
-    assert headline(PAPER_1, all_scores(PAPER_1)).startswith("whole-vgg16 reaches a macro AUC (pooled) of 0.856")
-    assert headline(PAPER_1, []) == "No fold job has predictions yet."
+    assert headline(all_scores(PAPER_1)).startswith("whole-vgg16 reaches a macro AUC (pooled) of 0.856")
+    assert headline([]) == "No fold job has predictions yet."
 
 
 def test_results_that_contradict_themselves_are_refused():

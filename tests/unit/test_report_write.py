@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from report_examples import VARIANTS, history, out_of_fold, small_results
 
 from cxrdist.errors import CxrdistError
 from cxrdist.report.learning_figures import by_epoch, learning_picture
@@ -15,6 +14,7 @@ from cxrdist.report.results import ClassCount, CohortSummary
 from cxrdist.report.roc_figures import comparison_picture, macro_curve, roc_picture
 from cxrdist.report.scores import all_scores
 from cxrdist.report.write import headline_tables, write_report
+from tests.unit.report_examples import VARIANTS, history, out_of_fold, small_results
 
 
 def contents(folder):
@@ -94,6 +94,21 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one_and_no_rest(tmp_path,
         write_report(results, tmp_path)
     assert contents(tmp_path) == before
     assert page.stat().st_mode & 0o044 == 0o044
+
+
+def test_no_file_is_ever_half_written_under_its_own_name(tmp_path, monkeypatch):
+    opened = []
+    write_bytes = Path.write_bytes
+
+    def noted(self, content):
+        opened.append(self)
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", noted)
+    write_report(small_results(out_of_fold={}, histories={}, missing=["-"] * 4), tmp_path)
+    finished = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(opened) == len(finished) == 7
+    assert finished.isdisjoint(opened)
 
 
 def test_variants_never_write_outside_the_folder_nor_over_each_other(tmp_path):

@@ -80,7 +80,7 @@ def test_scores_equal_the_worked_numbers():
 
 
 @given(labelled(min_size=0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_image_is_counted_once_in_the_row_of_its_class(case):
     truth, predicted, n_classes = case
     confusion = confusion_matrix(truth, predicted, n_classes)
@@ -93,7 +93,7 @@ def test_every_image_is_counted_once_in_the_row_of_its_class(case):
 
 
 @given(labelled())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_scores_equal_those_of_scikit_learn_where_they_are_defined(case):
     truth, predicted, n_classes = case
     confusion = confusion_matrix(truth, predicted, n_classes)
@@ -118,7 +118,7 @@ def test_scores_equal_those_of_scikit_learn_where_they_are_defined(case):
 
 
 @given(labelled())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_micro_scores_and_weighted_sensitivity_equal_the_accuracy(case):
     summary = summarize(confusion_matrix(*case))
     for score in (summary.sensitivity.micro, summary.precision.micro, summary.f1.micro, summary.sensitivity.weighted):

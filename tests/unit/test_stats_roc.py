@@ -37,7 +37,7 @@ def multiclass(draw):
 
 
 @given(binary())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_auc_is_the_share_of_pairs_in_the_right_order(case):
     positive, score = case
     differences = score[positive][:, None] - score[~positive][None, :]
@@ -55,7 +55,7 @@ def test_auc_of_reversed_scores_or_swapped_kinds_is_its_complement(case):
 
 
 @given(binary())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_curve_has_the_bends_of_scikit_learn_and_the_area_of_auc(case):
     positive, score = case
     curve = roc_curve(positive, score)
@@ -108,7 +108,7 @@ def test_areas_equal_the_worked_numbers():
 
 
 @given(multiclass())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_one_vs_rest_areas_equal_those_of_scikit_learn(case):
     truth, probabilities, fold = case
     areas = one_vs_rest_auc(truth, probabilities, fold)
@@ -122,7 +122,7 @@ def test_one_vs_rest_areas_equal_those_of_scikit_learn(case):
 
 
 @given(multiclass())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_renaming_the_classes_only_renames_the_areas(case):
     truth, probabilities, fold = case
     order = np.roll(np.arange(probabilities.shape[1]), 1)
