@@ -4,12 +4,12 @@ import hashlib
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -112,37 +112,52 @@ def run_on_cores(
     """Apply `function` in one process a core; few images, or one core, are done in this process.
 
     Raises:
-        CxrdistError: a process was killed, mostly by the system for want of memory.
+        CxrdistError: a process died, mostly killed by the system for want of memory.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(chunks))
-    if workers <= 1 or sum(len(chunk.files) for chunk in chunks) < CHUNK_IMAGES:
+    count = min(cores, len(chunks))
+    if count <= 1 or sum(len(chunk.files) for chunk in chunks) < CHUNK_IMAGES:
         yield from map(function, chunks)
         return
-    pool = ProcessPoolExecutor(
-        workers,
-        # A forked process would inherit the locks of threads that it does not have.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-    )
+    # Not a pool of concurrent.futures: one waits forever when a process dies while others are being started. And
+    # not forked: a forked process inherits the locks of threads that it does not have.
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Connection, BaseProcess] = {}
+    queue = iter(chunks)
     try:
-        yield from pool.map(function, chunks)
-    except BrokenProcessPool:
+        for chunk in islice(queue, count):
+            connection, theirs = context.Pipe()
+            process: BaseProcess = context.Process(target=_serve, args=(function, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            workers[connection] = process
+            connection.send(chunk)
+        for _ in chunks:
+            connection = _first(wait(workers))
+            decoded: DecodedChunk = connection.recv()
+            for chunk in islice(queue, 1):
+                connection.send(chunk)
+            yield decoded
+    except (EOFError, OSError):
         raise CxrdistError(
-            f"One of {workers} decoding processes was killed, perhaps for want of memory; run the command again."
+            f"One of {count} decoding processes died, perhaps for want of memory; run the command again."
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        for connection, process in workers.items():
+            connection.close()
+            process.kill()
+            process.join()
 
 
-def _end_with_parent() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+def _first(ready: Sequence[object]) -> Connection:
+    connection = ready[0]
+    assert isinstance(connection, Connection)
+    return connection
 
 
-def _exit_after(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
+def _serve(function: Callable[[DecodeChunk], DecodedChunk], connection: Connection) -> None:
+    """Decode what comes until the parent closes the connection, or is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with suppress(EOFError, OSError):
+        while True:
+            connection.send(function(connection.recv()))

@@ -1,5 +1,6 @@
 """Read a study file, apply `--set`, and explain what is wrong with it."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -20,9 +21,17 @@ _EXPECTED = {
     "list_type": "a list, such as [a, b]",
     "model_type": "keys with values",
     "string_pattern_mismatch": "letters, digits, dots, hyphens and underscores, starting with a letter or digit",
+    "string_too_long": "at most {max_length} characters long",
+    "string_too_short": "at least {min_length} character long",
     "string_type": "a word",
+    "string_unicode": "text of valid characters",
+    "too_short": "a list of at least {min_length}",
 }
 _BUILT_IN_WEIGHTS = ("imagenet", "none")
+
+_shown = reprlib.Repr()
+_shown.maxlevel = 2
+_shown.maxstring = _shown.maxother = _shown.maxlong = 100
 
 
 def load_study(
@@ -63,7 +72,7 @@ def load_study(
         details = error.errors(include_url=False)
         lines = dict.fromkeys(_explain(detail, document, changed) for detail in _without_union_echoes(details))
         raise UserError("\n".join(lines)) from None
-    return _with_absolute_paths(study, path.resolve().parent, changed)
+    return _with_absolute_paths(study, path.resolve().parent, document, changed)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
@@ -75,7 +84,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {setting!r} should be key=value, such as --set training.epochs=5.")
-    return key.strip(), parse_value(value)
+    return key.strip(), parse_value(value, f"--set {setting}")
 
 
 def _put(data: dict[str, Any], key: str, value: Any, origin: str) -> None:
@@ -90,10 +99,14 @@ def _put(data: dict[str, Any], key: str, value: Any, origin: str) -> None:
     data[last] = value
 
 
-def _with_absolute_paths(study: Study, folder: Path, changed: Mapping[str, str]) -> Study:
+def _with_absolute_paths(study: Study, folder: Path, document: Document, changed: Mapping[str, str]) -> Study:
     def absolute(key: str, value: str) -> str:
-        base = Path.cwd() if key in changed else folder
-        return str((base / Path(value).expanduser()).resolve())
+        base = Path.cwd() if any(_is_within(key, other) for other in changed) else folder
+        try:
+            return str((base / Path(value).expanduser()).resolve())
+        except (OSError, RuntimeError, ValueError) as error:
+            where = _where(tuple(key.split(".")), document, changed)
+            raise UserError(f"{where}: {key} is {value!r}, but should be a path: {str(error).rstrip('.')}.") from None
 
     updates: dict[str, BaseModel] = {}
     cohort = {"manifest": absolute("cohort.manifest", study.cohort.manifest)}
@@ -113,28 +126,43 @@ def _without_union_echoes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]
     """Keep one of the errors that pydantic reports for each member of a union, for the same key."""
     kept: dict[KeyPath, ErrorDetails] = {}
     for detail in details:
-        key = _key_path(detail["loc"])
+        key = _key_path(detail)
         if key not in kept or kept[key]["type"] == "literal_error":
             kept[key] = detail
     return list(kept.values())
 
 
-def _key_path(location: tuple[int | str, ...]) -> KeyPath:
+def _key_path(detail: ErrorDetails) -> KeyPath:
     """Drop the names of union members from pydantic's location."""
+    if detail["type"] == "extra_forbidden":
+        # Any word may be an unknown key, also one that looks like a member's name.
+        return detail["loc"]
     return tuple(
         part
-        for part in location
+        for part in detail["loc"]
         if isinstance(part, int) or not (part.startswith(("literal[", "constrained-")) or part in ("int", "str"))
     )
 
 
-def _explain(detail: ErrorDetails, document: Document, changed: Mapping[str, str]) -> str:
-    path = _key_path(detail["loc"])
+def _is_within(key: str, section: str) -> bool:
+    """Return whether the dotted `key` is `section` or a key in it."""
+    return f"{key}.".startswith(f"{section}.")
+
+
+def _where(path: KeyPath, document: Document, changed: Mapping[str, str]) -> str:
+    """Return the place that a person has to change: an option where it set the value, else a line of the file."""
     dotted = ".".join(str(part) for part in path)
-    where = next(
-        (changed[key] for key in changed if f"{dotted}.".startswith(f"{key}.") or key.startswith(dotted)), None
-    )
-    where = where or document.where(path)
+    origin = next((changed[key] for key in changed if _is_within(dotted, key)), None)
+    if origin is not None:
+        return origin
+    partly = [changed[key] for key in changed if _is_within(key, dotted)]
+    return " with ".join([document.where(path), *partly])
+
+
+def _explain(detail: ErrorDetails, document: Document, changed: Mapping[str, str]) -> str:
+    path = _key_path(detail)
+    dotted = ".".join(str(part) for part in path)
+    where = _where(path, document, changed)
     parent, annotation = _field(path)
     match detail["type"]:
         case "extra_forbidden":
@@ -142,20 +170,20 @@ def _explain(detail: ErrorDetails, document: Document, changed: Mapping[str, str
             section = ".".join(str(part) for part in path[:-1]) or "a study file"
             guess = nearest(name, valid)
             hint = f"did you mean {guess!r}? " if guess else ""
-            return f"{where}: unknown key {dotted!r}; {hint}Valid keys of {section}: {', '.join(valid)}."
+            return f"{where}: unknown key {dotted!r}; {hint}valid keys of {section}: {', '.join(valid)}."
         case "missing":
             return f"{where}: key {dotted!r} is missing; see `cxrdist schema`."
         case "value_error":
-            subject = f"{dotted}: " if dotted else ""
-            return f"{where}: {subject}{detail['ctx']['error']}."
+            return f"{where}: {dotted}: {detail['ctx']['error']}."
     valid_words = _literals(annotation)
     value = detail["input"]
+    shown = _shown.repr(value)
     if valid_words and detail["type"] in ("literal_error", "int_type", "int_parsing"):
         choice = one_of(valid_words, value if isinstance(value, str) else None)
         also = " or a whole number" if _takes(annotation, int) else ""
-        return f"{where}: {dotted} is {value!r}, but should be {choice}{also}."
+        return f"{where}: {dotted} is {shown}, but should be {choice}{also}."
     expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
-    return f"{where}: {dotted} is {value!r}, but should be {expected}."
+    return f"{where}: {dotted} is {shown}, but should be {expected.format(**detail.get('ctx', {}))}."
 
 
 def _field(path: KeyPath) -> tuple[type[BaseModel], Any]:

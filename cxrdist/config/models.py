@@ -101,12 +101,27 @@ class FoldsConfig(Section):
         Field(gt=0, le=0.5, description="Share of the training groups used for validation; never the test part."),
     ] = 0.15
 
+    @model_validator(mode="after")
+    def _batches_of_the_paper_are_of_images(self) -> "FoldsConfig":
+        if self.protocol == "holdout_batches" and self.group_by != "image":
+            raise ValueError(
+                f"protocol 'holdout_batches' divides images, so it needs group_by 'image', not {self.group_by!r} "
+                "('kfold' and 'holdout_75_25' keep patients together)"
+            )
+        return self
+
 
 class VariantsConfig(Section):
     """What is compared: every view with every model."""
 
-    views: Annotated[list[ViewName], Distinct, Field(min_length=1)] = ["whole"]
-    models: Annotated[list[ModelName], Distinct, Field(min_length=1)] = ["resnet34"]
+    views: Annotated[
+        list[ViewName],
+        Distinct,
+        Field(min_length=1, description="`whole`: the image as it is; `segmented`: black outside the lung mask."),
+    ] = ["whole"]
+    models: Annotated[
+        list[ModelName], Distinct, Field(min_length=1, description="Networks: paper 1's VGG16, paper 2's ResNet-34.")
+    ] = ["resnet34"]
 
 
 class ModelConfig(Section):
@@ -137,9 +152,9 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """The recipe of one training run."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="Passes over the training part.")] = 10
     batch_size: Annotated[int, Field(ge=2, le=4096, description="Images a step.")] = 16
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=10, description="Adam's step size.")] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=1, description="Adam's L2 penalty.")] = 0.0
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
@@ -199,8 +214,10 @@ class TrackingConfig(Section):
         Literal["off", "auto", "offline", "online"],
         Field(description="`auto`: online where there is an API key, else offline."),
     ] = "off"
-    project: Annotated[str, Field(pattern=_NAME)] = "cxrdist"
-    entity: Annotated[str | None, Field(pattern=_NAME)] = None
+    project: Annotated[str, Field(pattern=_NAME, description="W&B project of the runs.")] = "cxrdist"
+    entity: Annotated[
+        str | None, Field(pattern=_NAME, description="W&B user or team; by default the one that is logged in.")
+    ] = None
 
 
 class Study(Section):
@@ -216,15 +233,6 @@ class Study(Section):
     training: TrainingConfig = TrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     tracking: TrackingConfig = TrackingConfig()
-
-    @model_validator(mode="after")
-    def _batches_of_the_paper_are_of_images(self) -> "Study":
-        if self.folds.protocol == "holdout_batches" and self.folds.group_by != "image":
-            raise ValueError(
-                f"folds.protocol 'holdout_batches' divides images, so it needs folds.group_by 'image', "
-                f"not {self.folds.group_by!r} ('kfold' and 'holdout_75_25' keep patients together)"
-            )
-        return self
 
     @property
     def needs_masks(self) -> bool:

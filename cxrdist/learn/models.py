@@ -54,7 +54,7 @@ def build_trunk(model: ModelName, seed: int) -> nn.Module:
         # Not built in full: its classifier's 124 million weights are not wanted.
         with torch.device("meta"):
             features = torchvision.models.vgg16(weights=None, init_weights=False).features
-        trunk: nn.Sequential = features.to_empty(device="cpu")
+        trunk: nn.Sequential = features.to_empty(device=torch.get_default_device())
         for layer in trunk:
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import socket
+import struct
 import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,21 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 _RESNET_TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 _DOWNLOAD_TIMEOUT = 30.0
+
+_UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    # torch's restricted unpickler raises these on damaged bytes.
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    struct.error,
+)
 
 
 def find_weights(weights: str, model: ModelName) -> Path | None:
@@ -98,7 +114,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"The weight file {path} cannot be read as named tensors: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -120,9 +136,11 @@ def _trunk_keys(state: dict[str, Tensor], model: ModelName) -> dict[str, Tensor]
 
 def _torchvision_key(key: str, model: ModelName) -> str:
     first, _, rest = key.partition(".")
-    if not first.isdigit():
+    if not first.isdecimal():
         return key
-    return f"features.{key}" if model == "vgg16" else f"{_RESNET_TRUNK[int(first)]}.{rest}"
+    if model == "vgg16":
+        return f"features.{key}"
+    return f"{_RESNET_TRUNK[int(first)]}.{rest}" if int(first) < len(_RESNET_TRUNK) else key
 
 
 def _imagenet_file(model: ModelName) -> Path:
@@ -131,9 +149,9 @@ def _imagenet_file(model: ModelName) -> Path:
     path = Path(str(torch.hub.get_dir())) / "checkpoints" / name
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     sha_prefix = name.rsplit("-", 1)[-1].removesuffix(".pth")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _socket_timeout(_DOWNLOAD_TIMEOUT):
             torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=sha_prefix, progress=False)
     except (urllib.error.URLError, OSError, RuntimeError) as error:

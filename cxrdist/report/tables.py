@@ -224,7 +224,7 @@ def cohort_table(results: Results) -> Table:
     return Table(
         name="cohort",
         title="Cohort",
-        caption=caption(results, f"Images and {cohort.group_name} of each class, and images by source."),
+        caption=f"Images and {cohort.group_name} of each class, and images by source.",
         columns=(
             Column("Class"),
             Column("Images"),
@@ -247,7 +247,7 @@ def fold_counts_table(results: Results) -> Table:
     return Table(
         name="fold_counts",
         title="Folds",
-        caption=caption(results, "Images of each class in the parts of each fold; every variant has the same folds."),
+        caption="Images of each class in the parts of each fold; every variant has the same folds.",
         columns=(
             Column("Fold"),
             Column("Part"),

@@ -56,6 +56,7 @@ class JobQueue:
     entries: dict[str, Entry] = field(init=False)
     group: str = field(init=False, default="")
     _lanes: dict[str, str] = field(init=False, default_factory=dict)
+    _older_groups: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.entries = {unit.key: Entry(unit) for unit in self.units}
@@ -64,7 +65,10 @@ class JobQueue:
 
     def join(self, lane: str, group: str) -> None:
         """Register a lane; the first one of a new group returns the claims of all older lanes."""
+        if group in self._older_groups:
+            return
         if group != self.group:
+            self._older_groups.add(self.group)
             self.group = group
             for entry in self.entries.values():
                 if entry.state is State.RUNNING:
@@ -128,3 +132,5 @@ class JobQueue:
             if entry.state is State.PENDING and ended_badly:
                 entry.state = State.FAILED
                 entry.reason = f"{ended_badly[0]}, which it needs, {self.entries[ended_badly[0]].state}"
+                # What needs this one in turn may stand before it.
+                self._fail_what_waits_in_vain()

@@ -159,9 +159,12 @@ def test_equalisation_is_opencvs_and_the_same_every_time():
     data = encoded(grey(64, 64).point(lambda level: 60 + level // 4))
     plain = decode_grey(data, Preprocessing(64))
     clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8))
-    for method, reference in [("histogram", cv2.equalizeHist(plain)), ("clahe", clahe.apply(plain))]:
+    for preprocessing, reference in [
+        (Preprocessing(64, equalize="histogram"), cv2.equalizeHist(plain)),
+        (Preprocessing(64, equalize="clahe"), clahe.apply(plain)),
+    ]:
         for _ in range(3):
-            np.testing.assert_array_equal(decode_grey(data, Preprocessing(64, "stretch", method)), reference)
+            np.testing.assert_array_equal(decode_grey(data, preprocessing), reference)
 
 
 @pytest.mark.parametrize(
@@ -321,10 +324,13 @@ def beginning_well(draw):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.binary(max_size=200) | beginning_well() | damaged())
 def test_whatever_a_file_holds_it_decodes_or_is_refused(data):
-    limits = Limits(max_pixels=1_000_000)
-    for decode in (decode_grey, lambda *args: decode_mask(*args, expected_size=None)):
+    preprocessing, limits = Preprocessing(16, "pad"), Limits(max_pixels=1_000_000)
+    for decode in (
+        lambda: decode_grey(data, preprocessing, limits),
+        lambda: decode_mask(data, preprocessing, limits, expected_size=None),
+    ):
         try:
-            decoded = decode(data, Preprocessing(16, "pad"), limits)
+            decoded = decode()
         except ImageError as error:
             assert str(error)
         else:

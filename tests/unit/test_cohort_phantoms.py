@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cxrdist.cohort.table import COHORT_SCHEMA, load_cohort
 from cxrdist.errors import UserError
 
 CLASSES = ["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"]
-PARAMETERS = {"patients_per_class": 4, "images_per_patient": (1, 3), "size": 64, "seed": 5}
+PARAMETERS: dict[str, Any] = {"patients_per_class": 4, "images_per_patient": (1, 3), "size": 64, "seed": 5}
 
 
 @pytest.fixture(scope="module")

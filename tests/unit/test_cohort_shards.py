@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -215,7 +216,7 @@ def test_a_mended_file_leaves_quarantine(tmp_path):
     assert len(prepare(cohort, tmp_path / "cache").quarantine) == 1
     assert len(prepare(cohort, tmp_path / "cache", run_chunks=forbidden).quarantine) == 1
     (cohort.root / "002.png").write_bytes(good)
-    notes = []
+    notes: list[str] = []
     assert prepare(cohort, tmp_path / "cache", on_note=notes.append).quarantine == []
     assert len(notes) == 1
     assert "'002.png', which has changed" in notes[0]
@@ -263,7 +264,7 @@ def test_shards_that_are_not_as_written_are_made_again(cohort, tmp_path, spoil, 
     spoil(folder)
     with pytest.raises(ShardError, match=reason):
         ShardSet.open(folder, verify=True)
-    notes = []
+    notes: list[str] = []
     again = prepare(cohort, tmp_path, on_note=notes.append)
     assert again.pixels_hash == expected
     np.testing.assert_array_equal(again.images, images)
@@ -295,9 +296,19 @@ def test_a_failing_runner_leaves_nothing_behind(cohort, tmp_path):
     assert list((tmp_path / "shards").iterdir()) == []
 
 
+def started(code, *arguments, sent) -> Any:
+    """A Python process that runs `code` and finds `sent` pickled on its standard input."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdin.write(pickle.dumps(sent))
+    process.stdin.close()
+    return process
+
+
 KILLED = """
 import pickle, sys, time
 from pathlib import Path
+from typing import Any
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.shards import prepare_shards
 
@@ -312,11 +323,7 @@ prepare_shards(cohort, Preprocessing(32), Path(sys.argv[1]), with_masks=False, r
 
 
 def test_a_killed_writer_leaves_a_usable_cache(cohort, tmp_path):
-    writer = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    writer.stdin.write(pickle.dumps(cohort))
-    writer.stdin.close()
+    writer = started(KILLED, tmp_path, sent=cohort)
     assert writer.stdout.readline() == b"writing\n"
     (half,) = (tmp_path / "shards").iterdir()
     assert (half / "part-00000.arrow").exists()
@@ -337,7 +344,9 @@ def test_a_pool_of_processes_gives_the_same_shards(tmp_path):
     pooled = prepare(cohort, tmp_path / "pool", on_progress=lambda done, total: progress.append((done, total)))
     inline = prepare(cohort, tmp_path / "inline", run_chunks=map)
     assert_equal(pooled, inline)
-    assert progress == [(64, 133), (128, 133), (133, 133)]
+    assert progress == sorted(set(progress))
+    assert len(progress) == 3
+    assert progress[-1] == (133, 133)
 
 
 def chunks_of(n):
@@ -354,7 +363,7 @@ def test_a_killed_decoding_process_is_an_error_of_one_sentence():
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()
-    with pytest.raises(CxrdistError, match=r"decoding processes was killed.*run the command again\.$"):
+    with pytest.raises(CxrdistError, match=r"decoding processes died.*run the command again\.$"):
         list(run_on_cores(decode_chunk, chunks_of(2)))
     killer.join()
     assert multiprocessing.active_children() == []
@@ -373,9 +382,7 @@ time.sleep(60)
 @several_cores
 @pytest.mark.timeout(30)
 def test_decoding_processes_end_with_their_killed_parent():
-    parent = subprocess.Popen([sys.executable, "-c", ORPHANING], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    parent.stdin.write(pickle.dumps(chunks_of(2)))
-    parent.stdin.close()
+    parent = started(ORPHANING, sent=chunks_of(2))
     assert parent.stdout.readline() == b"decoding\n"
     parent.kill()
     parent.wait()

@@ -1,0 +1,108 @@
+"""The same study gives the same bytes, however it is run and whatever dies on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Workplace
+
+DEADLINE = 240.0
+
+
+def test_ray_gives_the_same_bytes_as_inline(workplace: Workplace, undisturbed: dict[str, bytes]) -> None:
+    status, output = workplace.run(*workplace.arguments("--workers", "2", executor="ray"))
+
+    assert status == 0, output
+    assert workplace.results("run") == undisturbed
+    lanes = {json.loads(mark.read_text())["lane"] for mark in workplace.folder.glob("run/jobs/*/*/done.json")}
+    assert len(lanes) == 2, "two workers, but not both of them worked"
+
+
+def test_a_killed_worker_loses_nothing(workplace: Workplace, undisturbed: dict[str, bytes]) -> None:
+    process = workplace.start(*workplace.arguments("--workers", "2", executor="ray"))
+    lane = wait_for(process, lambda: lane_in_mid_job(workplace.folder / "run"))
+    os.kill(int(lane.rpartition(":")[2]), signal.SIGKILL)
+    output, _ = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 0, output
+    assert workplace.results("run") == undisturbed
+    assert "continues from its last checkpoint" in output
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_a_killed_driver_continues_where_it_was(
+    workplace: Workplace, undisturbed: dict[str, bytes], executor: str
+) -> None:
+    arguments = workplace.arguments("--workers", "2", executor=executor)
+    process = workplace.start(*arguments)
+    lane_pid = wait_for(process, lambda: lane_in_mid_job(workplace.folder / "run", done=1)).rpartition(":")[2]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    done = {path: path.stat().st_mtime_ns for path in workplace.folder.glob("run/jobs/*/*/done.json")}
+    if executor == "ray":
+        wait_until(lambda: not Path(f"/proc/{lane_pid}").exists(), 60)
+
+    status, output = workplace.run(*arguments)
+
+    assert status == 0, output
+    assert workplace.results("run") == undisturbed
+    assert f"{len(done)} of 4 fold jobs were done before" in output
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done was done again"
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
+    workplace: Workplace, undisturbed: dict[str, bytes], executor: str
+) -> None:
+    arguments = workplace.arguments("--workers", "2", executor=executor)
+    process = workplace.start(*arguments)
+    wait_for(process, lambda: lane_in_mid_job(workplace.folder / "run"))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130, output
+    assert output.rstrip().endswith("Interrupted; what was done is kept, and the same command continues.")
+    assert "Traceback" not in output
+
+    status, output = workplace.run(*arguments)
+    assert status == 0, output
+    assert workplace.results("run") == undisturbed
+
+
+def lane_in_mid_job(run_dir: Path, done: int = 0) -> str:
+    """Return a lane that has trained an epoch of a job and not ended it, or nothing."""
+    if len(list(run_dir.glob("jobs/*/*/done.json"))) < done:
+        return ""
+    for progress in run_dir.glob("jobs/*/*/progress.json"):
+        state = json.loads(progress.read_text())
+        if 1 <= state["epoch"] < state["epochs"] and not (progress.parent / "done.json").exists():
+            return str(state["lane"])
+    return ""
+
+
+def wait_for(process: subprocess.Popen[str], look: Callable[[], str]) -> str:
+    """Wait until `look` finds something while the process runs."""
+    started = time.monotonic()
+    while time.monotonic() - started < DEADLINE:
+        found = look()
+        if found:
+            return found
+        if process.poll() is not None:
+            raise AssertionError(f"ended too early:\n{process.communicate()[0]}")
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f"nothing found in {DEADLINE} s:\n{process.communicate()[0]}")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until a condition holds."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, "still not so"
+        time.sleep(0.05)

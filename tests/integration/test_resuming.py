@@ -1,0 +1,128 @@
+"""What is done stays done, what is stale is done again, and what is missing is said."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Workplace
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
+    """A finished study with frozen trunks: quick to train."""
+    from tests.integration.conftest import STUDY
+
+    folder = tmp_path_factory.mktemp("finished")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("finetune", "frozen")
+    (folder / "study.yaml").write_text(text)
+    place = Workplace(folder, phantoms, shared_cache)
+    status, output = place.run(*place.arguments())
+    assert status == 0, output
+    return place
+
+
+@pytest.fixture
+def copied(finished: Workplace, tmp_path: Path) -> Workplace:
+    """A copy of the finished study that a test may spoil."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    return Workplace(tmp_path / "copy", finished.images, finished.cache)
+
+
+def test_a_second_run_trains_nothing_and_says_so(command: Command, copied: Workplace) -> None:
+    marks = {path: path.read_bytes() for path in copied.folder.glob("run/jobs/*/*/done.json")}
+    code, output = command(*copied.arguments())
+    assert code == 0, output
+    assert "Nothing to train: all 4 fold jobs" in output
+    assert {path: path.read_bytes() for path in marks} == marks
+
+
+def test_a_report_is_made_again_from_predictions_alone(command: Command, copied: Workplace) -> None:
+    before = copied.results("run")
+    shutil.rmtree(copied.folder / "run" / "report")
+    code, output = command("report", str(copied.folder / "run"))
+    assert code == 0, output
+    assert copied.results("run") == before
+
+
+def test_status_shows_done_and_stale_jobs(command: Command, copied: Workplace) -> None:
+    code, output = command("status", str(copied.folder / "run"))
+    assert code == 0
+    assert output.count(" done ") == 4
+    plan = copied.folder / "run" / "plan.json"
+    data = json.loads(plan.read_text())
+    data["jobs"][0]["fingerprint"] = "0" * 64
+    plan.write_text(json.dumps(data))
+    code, output = command("status", str(copied.folder / "run"))
+    assert output.count(" done ") == 3
+    assert output.count(" stale ") == 1
+
+
+def test_another_learning_rate_makes_every_job_stale(command: Command, copied: Workplace) -> None:
+    code, output = command(*copied.arguments("--set", "training.learning_rate=2e-3"))
+    assert code == 0, output
+    assert "done before" not in output
+
+
+def test_another_view_leaves_the_others_done(command: Command, copied: Workplace) -> None:
+    code, output = command(*copied.arguments("--set", "variants.views=[whole]"))
+    assert code == 0, output
+    assert "all 2 fold jobs" in output
+
+
+def test_damaged_predictions_are_made_again(command: Command, copied: Workplace) -> None:
+    before = copied.results("run")
+    victim = next(copied.folder.glob("run/jobs/*/fold-1/predictions.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-10])
+    code, output = command(*copied.arguments())
+    assert code == 0, output
+    assert "3 of 4 fold jobs were done before" in output
+    assert copied.results("run") == before
+
+
+def test_tables_of_an_incomplete_study_are_refused_unless_asked_for(command: Command, copied: Workplace) -> None:
+    next(copied.folder.glob("run/jobs/*/fold-1/done.json")).unlink()
+    code, output = command("report", str(copied.folder / "run"))
+    assert code == 1
+    assert "1 of 4 fold jobs have no predictions" in output
+    code, output = command("report", str(copied.folder / "run"), "--partial")
+    assert code == 0, output
+    assert "Incomplete study: 1 of 4 fold jobs have no predictions" in output
+
+
+def test_predictions_of_another_cohort_are_refused(command: Command, copied: Workplace) -> None:
+    plan = copied.folder / "run" / "plan.json"
+    data = json.loads(plan.read_text())
+    plan.write_text(json.dumps({**data, "cohort": "f" * 64}))
+    code, output = command("report", str(copied.folder / "run"))
+    assert code == 1
+    assert "were made on cohort" in output
+
+
+def test_a_diverged_job_is_reported_and_not_repeated(command: Command, copied: Workplace) -> None:
+    arguments = copied.arguments("--set", "training.learning_rate=10.0", "--set", "training.weight_decay=1.0")
+    arguments += ["--set", "model.transfer=finetune", "--set", "variants.views=[whole]", "--set", "training.epochs=30"]
+    code, output = command(*arguments)
+    assert code == 1
+    assert "diverged: the loss was not a finite number" in output
+    code, status = command("status", str(copied.folder / "run"))
+    assert " diverged " in status
+    code, output = command(*arguments)
+    assert code == 1
+    assert "epoch" not in output.split("Error")[0]
+
+
+def test_a_cache_of_another_version_is_rebuilt(command: Command, copied: Workplace) -> None:
+    cache = copied.folder / "cache"
+    shutil.copytree(copied.cache / "shards", cache / "shards")
+    for index in cache.glob("shards/*/index.json"):
+        index.write_text(json.dumps({**json.loads(index.read_text()), "version": 0}))
+    before = copied.results("run")
+    code, output = command(*copied.arguments("--set", f"execution.cache={cache}"))
+    assert code == 0, output
+    assert "they are made again" in output
+    assert copied.results("run") == before
