@@ -5,13 +5,14 @@ with each executor, in a new process and with an empty cache, as `cxrdist run` w
 """
 
 import itertools
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -165,8 +166,18 @@ def finished_job(store: Store, key: str) -> FinishedJob:
 
 
 def measure_in_new_process(executor: ExecutorName, manifest: Path, folder: Path) -> Timing:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, executor, manifest, folder, time.time(), folds=FOLDS).result()
+    # Not as `__main__` and not by multiprocessing: processes for decoding would import this module again.
+    code = "import sys, benchmarks.lanes; benchmarks.lanes.write_measure(*sys.argv[1:])"
+    arguments = [executor, str(manifest), str(folder), str(time.time())]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    values = json.loads((folder / "timing.json").read_text())
+    return Timing(**{**values, "jobs": tuple(FinishedJob(**job) for job in values["jobs"])})
+
+
+def write_measure(executor: ExecutorName, manifest: str, folder: str, started: str) -> None:
+    """What the new process does."""
+    timing = measure(executor, Path(manifest), Path(folder), float(started), folds=FOLDS)
+    (Path(folder) / "timing.json").write_text(json.dumps(asdict(timing)))
 
 
 def report(executor: str, timing: Timing) -> str:

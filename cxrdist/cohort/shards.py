@@ -1,6 +1,5 @@
 """Writing shards: every image is decoded once, into Arrow files that are memory-mapped from then on."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,10 +27,12 @@ from cxrdist.cohort.shardset import (
     FORMAT_VERSION,
     INDEX_NAME,
     FileState,
+    ImageDigests,
     Part,
     ShardError,
     ShardSet,
-    joined_hash,
+    joined_hashes,
+    part_hash,
     read_index,
 )
 from cxrdist.cohort.table import Cohort
@@ -188,7 +189,7 @@ def _plan(
 @dataclass(frozen=True)
 class _WrittenPart:
     name: str
-    digests: list[bytes]
+    digests: list[ImageDigests]
 
 
 class _Writer:
@@ -268,6 +269,7 @@ class _Writer:
         """Write the index; `states` holds each image's file and mask as they were, for what is quarantined."""
         parts = [part for _, part in sorted(self._parts.items())]
         digests = [digest for part in parts for digest in part.digests]
+        pixels_hash, masks_hash = joined_hashes(digests, self._preprocessing.size)
         index = {
             "version": FORMAT_VERSION,
             "preprocessing": asdict(self._preprocessing),
@@ -278,11 +280,12 @@ class _Writer:
                 {
                     "name": part.name,
                     "n": len(part.digests),
-                    "sha256": hashlib.sha256(b"".join(part.digests)).hexdigest(),
+                    "sha256": part_hash(part.digests),
                 }
                 for part in parts
             ],
-            "pixels_hash": joined_hash(digests, self._preprocessing.size),
+            "pixels_hash": pixels_hash,
+            "masks_hash": masks_hash,
             "quarantine": [
                 {**asdict(bad), "states": states[bad.image_id]}
                 for bad in sorted(self._quarantine, key=lambda bad: bad.image_id)
@@ -294,6 +297,7 @@ class _Writer:
 
 def _is_same(folder: Path, other: Path) -> bool:
     try:
-        return ShardSet.open(folder, verify=True).pixels_hash == str(read_index(other)["pixels_hash"])
+        here, there = ShardSet.open(folder, verify=True), read_index(other)
+        return (here.pixels_hash, here.masks_hash) == (there.get("pixels_hash"), there.get("masks_hash"))
     except ShardError:
         return False

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +81,9 @@ class ShardSet:
     """Sorted."""
     quarantine: list[Quarantined]
     pixels_hash: str
-    """64 hexadecimal digits over ids, pixels and masks; the same however they are divided into files."""
+    """64 hexadecimal digits over ids and pixels; the same however they are divided into files, and without masks."""
+    masks_hash: str
+    """The same over ids and masks."""
     pixels: ImageStack
     lung_masks: ImageStack | None
     """0 and 1 (all 0 where an image has none); None where shards were made without masks."""
@@ -137,7 +139,7 @@ class ShardSet:
             names = [(str(part["name"]), str(part["sha256"])) for part in index["parts"]]
             side, with_masks = int(index["preprocessing"]["size"]), bool(index["with_masks"])
             quarantine = [Quarantined(q["image_id"], q["path"], q["reason"]) for q in index["quarantine"]]
-            count, pixels_hash = int(index["n"]), str(index["pixels_hash"])
+            count, hashes = int(index["n"]), (str(index["pixels_hash"]), str(index["masks_hash"]))
             parts = [_map_part(folder / Path(name).name, side, with_masks=with_masks) for name, _ in names]
         except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
             raise ShardError(f"The shards in {str(folder)!r} cannot be read ({error}).") from None
@@ -145,7 +147,8 @@ class ShardSet:
             folder=folder,
             image_ids=[image_id for part in parts for image_id in part.image_ids],
             quarantine=quarantine,
-            pixels_hash=pixels_hash,
+            pixels_hash=hashes[0],
+            masks_hash=hashes[1],
             pixels=ImageStack([part.pixels for part in parts], side),
             lung_masks=ImageStack([p.masks for p in parts if p.masks is not None], side) if with_masks else None,
             has_mask=np.concatenate([np.empty(0, dtype=np.bool_), *(part.has_mask for part in parts)]),
@@ -153,15 +156,22 @@ class ShardSet:
         if len(shards.image_ids) != count:
             raise ShardError(f"The shards in {str(folder)!r} hold {len(shards.image_ids)} images, not {count}.")
         if verify:
-            digests: list[bytes] = []
+            digests: list[ImageDigests] = []
             for part, (name, sha256) in zip(parts, names, strict=True):
                 own = part.digests()
-                if hashlib.sha256(b"".join(own)).hexdigest() != sha256:
+                if part_hash(own) != sha256:
                     raise ShardError(f"The shard {name!r} in {str(folder)!r} was changed since it was written.")
                 digests += own
-            if joined_hash(digests, side) != pixels_hash:
+            if joined_hashes(digests, side) != hashes:
                 raise ShardError(f"The index of the shards in {str(folder)!r} does not belong to them.")
         return shards
+
+
+class ImageDigests(NamedTuple):
+    """SHA-256 of an image's id with its pixels, and of its id with its mask."""
+
+    pixels: bytes
+    mask: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,22 +183,29 @@ class Part:
     masks: NDArray[np.uint8] | None
     has_mask: NDArray[np.bool_]
 
-    def digests(self) -> list[bytes]:
-        """SHA-256 of each image: its id, pixels and mask."""
-        return list(self._digests())
+    def digests(self) -> list[ImageDigests]:
+        """Hash each image and its mask."""
+        return [self._digest(row, json.dumps(image_id).encode()) for row, image_id in enumerate(self.image_ids)]
 
-    def _digests(self) -> Iterator[bytes]:
-        for row, image_id in enumerate(self.image_ids):
-            digest = hashlib.sha256(json.dumps(image_id).encode())
-            digest.update(self.pixels[row])
-            if self.masks is not None and self.has_mask[row]:
-                digest.update(self.masks[row])
-            yield digest.digest()
+    def _digest(self, row: int, name: bytes) -> ImageDigests:
+        pixels, mask = hashlib.sha256(name), hashlib.sha256(name)
+        pixels.update(self.pixels[row])
+        if self.masks is not None and self.has_mask[row]:
+            mask.update(self.masks[row])
+        return ImageDigests(pixels.digest(), mask.digest())
 
 
-def joined_hash(digests: Iterable[bytes], side: int) -> str:
-    """Return `ShardSet.pixels_hash` of images with these digests."""
-    return hashlib.sha256(b"%d:" % side + b"".join(digests)).hexdigest()
+def part_hash(digests: Iterable[ImageDigests]) -> str:
+    """Return the hash of all that a part holds."""
+    return hashlib.sha256(b"".join(one.pixels + one.mask for one in digests)).hexdigest()
+
+
+def joined_hashes(digests: Iterable[ImageDigests], side: int) -> tuple[str, str]:
+    """Return `ShardSet.pixels_hash` and `ShardSet.masks_hash` of images with these digests."""
+    every = list(digests)
+    joined = (b"".join(one.pixels for one in every), b"".join(one.mask for one in every))
+    pixels, masks = (hashlib.sha256(b"%d:" % side + one).hexdigest() for one in joined)
+    return pixels, masks
 
 
 def read_index(folder: Path) -> dict[str, Any]:

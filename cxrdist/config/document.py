@@ -139,6 +139,7 @@ def _lines_by_key(loader: _CoreLoader, root: yaml.Node, name: str) -> dict[KeyPa
 
 def _refuse_tag(loader: _CoreLoader, node: yaml.Node, name: str) -> None:
     plain = not isinstance(node, yaml.ScalarNode) or node.style is None
-    if node.tag != loader.resolve(type(node), node.value, (plain, not plain)):
+    usual = loader.resolve(type(node), node.value, (plain, not plain))  # type: ignore[no-untyped-call]
+    if node.tag != usual:
         tag = node.tag.replace(_TAGS, "!!")
         raise UserError(f"{name}:{node.start_mark.line + 1}: a study file has plain values, without the tag {tag!r}.")

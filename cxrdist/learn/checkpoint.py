@@ -38,6 +38,8 @@ def load_progress(path: Path, fingerprint: str) -> Progress | None:
             progress = Progress([Epoch(**epoch) for epoch in json.loads(metadata["history"])])
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 part, _, name = key.partition(".")
+                if part not in _PARTS:
+                    return None
                 tensors: dict[str, Tensor] = getattr(progress, part)
                 tensors[name] = file.get_tensor(key)
             return progress

@@ -18,8 +18,9 @@ def training_bytes(network: Network, batch_size: int) -> int:
     """
     count = count_parameters(network)
     weights = FLOAT_BYTES * (count.total + (ADAM_COPIES - 1) * count.trained)
-    activations = _activation_values(network) * FLOAT_BYTES * batch_size
-    return weights + (0 if network.transfer == "frozen" else activations)
+    if network.transfer == "frozen":
+        return weights
+    return weights + FLOAT_BYTES * batch_size * _activation_values(network)
 
 
 def _activation_values(network: Network) -> int:

@@ -58,7 +58,10 @@ class ImageSource:
     def batch(self, rows: Tensor) -> Tensor:
         """Return float32 [n, 3, H, W], channels last, normalised by ImageNet's mean and standard deviation."""
         if self._resident is not None and self._position is not None:
-            grey = self._resident[self._position[rows].to(self._device, non_blocking=True)]
+            position = self._position[rows]
+            if len(rows) and int(position.min()) < 0:
+                raise IndexError("a batch holds a row that was not made resident")
+            grey = self._resident[position.to(self._device, non_blocking=True)]
         else:
             grey = self._gather(rows.numpy())
         images = torch.addcmul(self._offset, grey.unsqueeze(1).float(), self._scale)

@@ -86,7 +86,7 @@ def load_trunk(trunk: nn.Module, model: ModelName, path: Path) -> None:
             if key.endswith("num_batches_tracked"):
                 continue
             theirs = _torchvision_key(key, model)
-            found = [_torchvision_key(other, model) for other in state]
+            found = [_torchvision_key(other, model) for other in state if other not in expected]
             hint = nearest(theirs, found)
             raise UserError(
                 f"{path}: the weights of {model} have no key {theirs!r}"

@@ -196,12 +196,13 @@ def make_plan(
 ) -> Plan:
     """Plan every unit of work."""
     recipe = Recipe(**study.training.model_dump())
-    # The same pixels in another cohort are other rows.
-    rows = fingerprint({"pixels": shards.pixels_hash, "rows": list(cohort.image_ids)})
     jobs: list[FoldJob] = []
     features: list[FeatureJob] = []
     for variant in make_variants(study.variants.views, study.variants.models):
         network = networks[variant.model]
+        # The same pixels in another cohort are other rows; masks count where the view uses them.
+        masks = None if variant.view == "whole" else shards.masks_hash
+        rows = fingerprint({"pixels": shards.pixels_hash, "masks": masks, "rows": list(cohort.image_ids)})
         jobs += plan_fold_jobs(
             variant, network, recipe, folds, cohort=cohort.content_hash, pixels=rows, seed=study.seed
         )
@@ -211,7 +212,7 @@ def make_plan(
     return Plan(
         study=fingerprint([job.fingerprint for job in jobs]),
         cohort=cohort.content_hash,
-        pixels=rows,
+        pixels=shards.pixels_hash,
         shards=str(shards.folder),
         cache=str(cache_folder(study)),
         recipe=recipe,

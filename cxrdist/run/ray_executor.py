@@ -1,13 +1,14 @@
 """The Ray executor: one Ray Train run whose workers are lanes that pull units from a board in an actor."""
 
-import contextlib
 import logging
 import os
+import signal
 import socket
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,17 @@ class RaySession:
     def __init__(self, address: str | None) -> None:
         self._address = address
         self._started = False
+        self.is_local = address is None
         self.dashboard = ""
 
     def __enter__(self) -> "RaySession":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Leave the cluster; a local one is stopped, with all its processes."""
         if self._started:
             ray.shutdown()
             self._started = False
@@ -73,6 +79,7 @@ class RaySession:
             options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
         else:
             options["address"] = self._address
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             context = ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RaySystemError) as error:
@@ -82,6 +89,8 @@ class RaySession:
                 f"No Ray cluster could be reached {where} ({reason}); check execution.address, or leave it out to "
                 "start a local one."
             ) from None
+        # Ray's own handler ends the process with a status that says nothing.
+        signal.signal(signal.SIGTERM, on_sigterm)
         self._started = True
         self.dashboard = context.dashboard_url or ""
 
@@ -225,7 +234,8 @@ class RayExecutor:
         lanes = divide_resources(
             self._session.resources(),
             workers=self._workers,
-            fewest=self._fewest,
+            # A machine does not grow; a cluster may give what it has now, and more later.
+            fewest=self._workers or len(units) if self._session.is_local else self._fewest,
             n_units=len(units),
             gpus_each=self._gpus_each,
             threads=self._threads,
@@ -233,17 +243,27 @@ class RayExecutor:
         # On the driver's node: the board and the driver live and die together.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
-        with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch, _listening(board, listener):
-            self._fit(board, lanes, run_dir, scratch)
-        outcome: dict[str, Outcome] = ray.get(board.outcome.remote())
+        with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch:
+            trainer = self._trainer(board, lanes, run_dir, scratch)
+            # In a thread of its own: in the main one, Train would take Ctrl-C for itself and end with status 0.
+            with ThreadPoolExecutor(1) as pool, _ended_with(self._session):
+                fitting = pool.submit(trainer.fit)
+                seen = 0
+                while not fitting.done():
+                    wait([fitting], timeout=POLL_SECONDS)
+                    for event in ray.get(board.events.remote(seen)):
+                        seen += 1
+                        listener(event)
+                self._raise_failure(fitting)
+            outcome: dict[str, Outcome] = ray.get(board.outcome.remote())
         ray.kill(board)
         return outcome
 
-    def _fit(self, board: Any, lanes: Lanes, run_dir: Path, scratch: str) -> None:
+    def _trainer(self, board: Any, lanes: Lanes, run_dir: Path, scratch: str) -> TorchTrainer:
         resources: dict[str, float] = {"CPU": lanes.cpus}
         if lanes.gpus:
             resources["GPU"] = lanes.gpus
-        trainer = TorchTrainer(
+        return TorchTrainer(
             run_lane,
             train_loop_config={"board": board, "run_dir": str(run_dir), "threads": lanes.cpus},
             # Lanes exchange nothing, and NCCL refuses two of them on one GPU.
@@ -261,40 +281,25 @@ class RayExecutor:
                 logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             ),
         )
+
+    def _raise_failure(self, fitting: Future[Any]) -> None:
         try:
-            trainer.fit()
+            fitting.result()
         except ray.train.TrainingFailedError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise CxrdistError(f"The workers failed more than {self._worker_failures} times: {reason}") from error
+            raise CxrdistError(
+                f"The workers were lost more than {self._worker_failures} times (execution.worker_failures): {reason}"
+            ) from error
 
 
-@contextlib.contextmanager
-def _listening(board: Any, listener: Callable[[Event], None]) -> Iterator[None]:
-    """Pass the board's events to `listener`, in another thread, until the block ends."""
-    ended = threading.Event()
-    seen = 0
-
-    def poll() -> None:
-        nonlocal seen
-        for event in ray.get(board.events.remote(seen)):
-            seen += 1
-            listener(event)
-
-    def follow() -> None:
-        while not ended.wait(POLL_SECONDS):
-            try:
-                poll()
-            except ray.exceptions.RayError:
-                return
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
+@contextmanager
+def _ended_with(session: RaySession) -> Iterator[None]:
+    """End the session on Ctrl-C, so that the thread that waits for Train does not wait for ever."""
     try:
         yield
-    finally:
-        ended.set()
-        thread.join(timeout=10)
-    poll()
+    except KeyboardInterrupt:
+        session.end()
+        raise
 
 
 _TRAIN_ENVIRONMENT = {

@@ -11,6 +11,7 @@ import pytest
 
 from cxrdist.cohort.phantoms import draw_phantoms
 
+# A frozen trunk's head trains in milliseconds an epoch: many epochs to be killed in, dropout and checkpoints included.
 STUDY = """\
 name: tiny
 seed: 5
@@ -19,9 +20,9 @@ cohort:
   classes: [normal, covid19, viral_pneumonia, bacterial_pneumonia]
 preprocessing: {{size: 32}}
 folds: {{k: 2, validation: 0.3}}
-variants: {{views: [whole, segmented], models: [resnet34]}}
-model: {{weights: none, transfer: finetune}}
-training: {{epochs: 4, batch_size: 8, learning_rate: 1e-3}}
+variants: {{views: [whole, segmented], models: [vgg16]}}
+model: {{weights: none, transfer: frozen, vgg_hidden: 64}}
+training: {{epochs: 400, batch_size: 8, learning_rate: 1e-3}}
 execution: {{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}
 """
 

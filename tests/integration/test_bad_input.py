@@ -199,7 +199,7 @@ def test_a_full_disk_loses_nothing(workplace: Workplace, undisturbed: dict[str, 
     """A limit on the size of a file stands for a full disk: both end a write in the middle."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
     pid = os.fork()
     if pid == 0:

@@ -1,5 +1,7 @@
 """Folds: no group is divided, every image is tested once, and classes keep their proportion."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,12 @@ from cxrdist.errors import UserError
 from cxrdist.study.folds import Part, class_counts, make_folds
 
 CLASSES = ["a", "b", "c"]
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 
 def divide(labels, groups, **options):
     n = len(labels)
-    arguments = {
+    arguments: dict[str, Any] = {
         "classes": CLASSES[: int(max(labels)) + 1],
         "protocol": "kfold",
         "k": 3,
@@ -93,25 +95,16 @@ def test_folds_depend_on_the_cohort_and_the_seed_alone(cohort, seed):
     except UserError:
         return
     np.random.seed(seed + 5)
-    state = np.random.get_state()[1].copy()
+    drawn = np.random.random()
+    np.random.seed(seed + 5)
     wider = np.asarray(groups, dtype="<U99")
     assert (divide(labels, wider, seed=seed, k=2).parts == first.parts).all()
-    assert (np.random.get_state()[1] == state).all()
+    assert np.random.random() == drawn
 
 
 def sixty_groups_a_class():
     labels = np.repeat([0, 1, 2], 120)
     return labels, [f"p{row // 2:03d}" for row in range(360)]
-
-
-@pytest.mark.parametrize("protocol", ["kfold", "holdout_75_25"])
-def test_images_read_in_another_order_get_the_same_parts(protocol):
-    # A cohort is sorted by image id before it is divided.
-    labels, groups = sixty_groups_a_class()
-    first = divide(labels, groups, protocol=protocol)
-    shuffled = np.random.default_rng(0).permutation(360)
-    order = shuffled[np.argsort(shuffled)]
-    assert (divide(labels[order], np.asarray(groups)[order], protocol=protocol).parts == first.parts).all()
 
 
 @pytest.mark.parametrize("protocol", ["kfold", "holdout_75_25", "holdout_batches"])
@@ -170,12 +163,12 @@ def test_a_source_too_small_for_every_fold_falls_back_to_the_class():
 @pytest.mark.parametrize(
     ("labels", "groups", "message"),
     [
-        ([0] * 9 + [1, 1], list("abcdefghi") + ["x", "y"], r"Class 'b' has images of 2 patients .* folds\.k of at most 2"),
-        ([0] * 9 + [1, 1], list("abcdefghi") + ["x", "x"], r"Class 'b' has images of 1 patient .* at least 2 are needed"),
+        ([0] * 9 + [1, 1], list("abcdefghixy"), r"Class 'b' has images of 2 patients .* folds\.k of at most 2"),
+        ([0] * 9 + [1, 1], list("abcdefghixx"), r"Class 'b' has images of 1 patient .* at least 2 are needed"),
         ([0, 0, 1, 1], list("aabb"), r"Class 'a' has images of 1 patient "),
         ([0] * 9, list("abcdefghi"), r"Class 'b' has images of 0 patient "),
     ],
-)  # fmt: skip
+)
 def test_a_class_with_too_few_patients_is_named(labels, groups, message):
     with pytest.raises(UserError, match=message):
         divide(labels, groups, classes=["a", "b"])
@@ -183,7 +176,7 @@ def test_a_class_with_too_few_patients_is_named(labels, groups, message):
 
 def test_a_class_whose_patients_all_go_to_test_and_validation_is_named():
     with pytest.raises(UserError, match=r"Class 'a' has no image in the training part of fold 0"):
-        divide([0, 0, 1, 1], list("abcd"), k=2)
+        divide([0] * 2 + [1] * 6, list("abcdefgh"), k=2)
 
 
 def test_one_patient_cannot_be_divided():

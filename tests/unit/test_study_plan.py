@@ -1,7 +1,8 @@
 """Seeds, fingerprints and the plan: what can change a number changes its name, and nothing else does."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,17 +34,30 @@ PLAIN = st.recursive(
 VARIANT = Variant("whole", "resnet34")
 NETWORK = Network("resnet34", 3, 64)
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-3)
+OTHER_RECIPE: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 9,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.1,
+    "precision": "fp32",
+    "selection": "best_validation_loss",
+}
+OTHER_NETWORK: dict[str, Any] = {
+    "model": "vgg16",
+    "n_classes": 4,
+    "image_size": 32,
+    "transfer": "frozen",
+    "weights_hash": "0" * 64,
+    "vgg_head": "average_pool",
+    "vgg_hidden": 8,
+    "dropout": 0.1,
+}
 PARTS = np.array([[0, 0, 0, 1, 2, 2], [2, 2, 0, 1, 0, 0]], dtype=np.int8)
 FOLDS = Folds([f"i{row}" for row in range(6)], PARTS)
 
 
 def plan(variant=VARIANT, network=NETWORK, recipe=RECIPE, folds=FOLDS, cohort="c", pixels="p", seed=1):
     return plan_fold_jobs(variant, network, recipe, folds, cohort=cohort, pixels=pixels, seed=seed)
-
-
-def same(first, second):
-    """Whether a value is the same as JSON, where true is not 1."""
-    return repr(first) == repr(second) if not isinstance(first, dict) else first == second
 
 
 @given(st.integers(0, 2**63 - 1), NAMES, NAMES)
@@ -57,8 +71,8 @@ def test_a_seed_is_a_function_of_its_names_and_another_for_others(seed, names, o
 
 
 def test_seeds_stay_what_they_were():
-    assert derive_seed(7, "order", 0, 1) == 5459366022026834133
-    assert derive_seed(0) == 3467637812906302103
+    assert derive_seed(7, "order", 0, 1) == 6118573428541624780
+    assert derive_seed(0) == 7520536977032167579
 
 
 def test_names_of_seeds_do_not_run_together():
@@ -69,8 +83,8 @@ def test_names_of_seeds_do_not_run_together():
 
 
 def test_fingerprints_stay_what_they_were():
-    value = {"seed": 1, "class": "é", "rates": [1e-3, 0.5], "none": None, "yes": True}
-    assert fingerprint(value) == "GOLDEN"
+    value: dict[str, Any] = {"seed": 1, "class": "é", "rates": [1e-3, 0.5], "none": None, "yes": True}
+    assert fingerprint(value) == "48a8d303d30105c89dccbc1c6eef1dd3c30d353075a97407ba724c2e33973983"
 
 
 @given(PLAIN, PLAIN)
@@ -105,20 +119,8 @@ def test_a_number_that_is_none_has_no_fingerprint(value):
         {"cohort": "other"},
         {"pixels": "other"},
         {"variant": Variant("segmented", "resnet34")},
-        {"recipe": replace(RECIPE, epochs=3)},
-        {"recipe": replace(RECIPE, batch_size=9)},
-        {"recipe": replace(RECIPE, learning_rate=2e-3)},
-        {"recipe": replace(RECIPE, weight_decay=0.1)},
-        {"recipe": replace(RECIPE, precision="fp32")},
-        {"recipe": replace(RECIPE, selection="best_validation_loss")},
-        {"network": replace(NETWORK, model="vgg16")},
-        {"network": replace(NETWORK, n_classes=4)},
-        {"network": replace(NETWORK, image_size=32)},
-        {"network": replace(NETWORK, transfer="frozen")},
-        {"network": replace(NETWORK, weights_hash="0" * 64)},
-        {"network": replace(NETWORK, vgg_head="average_pool")},
-        {"network": replace(NETWORK, vgg_hidden=8)},
-        {"network": replace(NETWORK, dropout=0.1)},
+        *({"recipe": replace(RECIPE, **{key: value})} for key, value in OTHER_RECIPE.items()),
+        *({"network": replace(NETWORK, **{key: value})} for key, value in OTHER_NETWORK.items()),
     ],
     ids=str,
 )
@@ -127,18 +129,9 @@ def test_what_can_change_a_number_changes_the_fingerprint_of_every_fold(changed)
     assert not {job.fingerprint for job in before} & {job.fingerprint for job in after}
 
 
-def test_every_recipe_and_network_key_is_tried_above():
-    keys = test_what_can_change_a_number_changes_the_fingerprint_of_every_fold.pytestmark[0].args[1]
-    tried = {
-        (kind, name)
-        for case in keys
-        for kind, value in case.items()
-        if kind in ("recipe", "network")
-        for name in vars(value)
-        if value != (RECIPE, NETWORK)[kind == "network"]
-        and getattr(value, name) != getattr((RECIPE, NETWORK)[kind == "network"], name)
-    }
-    assert tried == {("recipe", name) for name in vars(RECIPE)} | {("network", name) for name in vars(NETWORK)}
+def test_every_key_of_recipe_and_network_is_tried_above():
+    assert set(OTHER_RECIPE) == {field.name for field in fields(Recipe)}
+    assert set(OTHER_NETWORK) == {field.name for field in fields(Network)}
 
 
 def test_a_job_goes_stale_by_its_own_folds_parts_alone():
@@ -197,7 +190,8 @@ def test_feature_units_hold_every_image_once(n_images):
 
 def test_features_go_stale_by_weights_pixels_and_view_and_by_nothing_of_head_or_folds():
     def name(variant=VARIANT, network=NETWORK, **changed):
-        return features_fingerprint(variant, network, **({"pixels": "p", "pooled": True, "seed": 1} | changed))
+        arguments: dict[str, Any] = {"pixels": "p", "pooled": True, "seed": 1} | changed
+        return features_fingerprint(variant, network, **arguments)
 
     given_weights = replace(NETWORK, weights_hash="0" * 64)
     names = [

@@ -1,0 +1,89 @@
+import ast
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu, lanes
+from cxrdist.cohort.phantoms import draw_phantoms
+from cxrdist.learn.sources import ImageSource
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def torch_settings():
+    """Both ways of training set these for the whole process."""
+    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = deterministic
+
+
+# bf16 is slow on most CPUs, and least so where nothing of the trunk is trained.
+@pytest.mark.parametrize(("transfer", "precision"), [("finetune", "fp32"), ("frozen", "bf16")])
+@pytest.mark.usefixtures("torch_settings")
+def test_both_loops_train(transfer, precision):
+    scale = dataclasses.replace(gpu.QUICK, n_training=4, n_validation=2)
+    contest = gpu.Contest(gpu.Case("resnet34", transfer, 4), scale, torch.device("cpu"))
+    for train in (contest.plain, contest.ours):
+        assert train(precision).images_per_second > 0
+
+
+def test_both_loops_see_the_same_pixels():
+    images = gpu.DecodedImages(2, side=32)
+    ours = ImageSource(images, None, "whole", torch.device("cpu")).batch(torch.arange(2))
+    plain = torch.stack([images[row][0] for row in range(2)])
+    torch.testing.assert_close(plain, ours)
+
+
+def test_ratio_is_the_median_of_interleaved_pairs():
+    plain = [gpu.Measure(speed, 0) for speed in (10, 20, 30)]
+    ours = [gpu.Measure(speed, 0) for speed in (40, 20, 90)]
+    fields = gpu.row(gpu.CASES[0], "fp32", "auto", plain, ours).split()
+    assert fields[5:8] == ["20", "40", "3.00"]
+
+
+def test_the_gpu_benchmark_needs_torch_torchvision_and_numpy_only():
+    foreign, waiting, seen = set(), ["benchmarks.gpu"], set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        path = ROOT / name.replace(".", "/")
+        tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+        for node in ast.walk(tree):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                imported = [node.module or ""]
+            own = {module for module in imported if module.startswith("cxrdist")}
+            parents = {".".join(module.split(".")[:depth]) for module in own for depth in (1, 2, 3)}
+            waiting += parents - seen
+            foreign |= {module.partition(".")[0] for module in imported} - {"cxrdist"}
+    assert "cxrdist.study.recipe" in seen
+    assert foreign - sys.stdlib_module_names == {"torch", "torchvision", "numpy"}
+
+
+@pytest.mark.usefixtures("torch_settings")
+def test_lanes_are_timed_from_what_a_study_leaves_behind(tmp_path):
+    manifest = draw_phantoms(tmp_path / "phantoms", patients_per_class=6, images_per_patient=(1, 1), size=64, seed=0)
+    started = time.time()
+    timing = lanes.measure("inline", manifest, tmp_path / "study", started, folds=3)
+    assert timing.n_lanes == 1
+    assert len(timing.jobs) == 3
+    assert 0 <= timing.imported <= timing.planned <= timing.joined[0] <= timing.first_epoch <= timing.ended
+    assert timing.overhead_per_job > 0
+    assert len(timing.overheads) == 2
+    assert "3 fold jobs" in lanes.report("inline", timing)
+
+
+def test_overhead_is_the_lanes_time_that_no_epoch_took():
+    jobs = tuple(
+        lanes.FinishedJob(lane, finished, training_seconds=2.0, other_seconds=0.5)
+        for lane, finished in (("a", 13.0), ("b", 14.0), ("a", 16.0), ("b", 18.5))
+    )
+    timing = lanes.Timing(1, 2, (3, 3), 5, 20, fold_jobs=9.0, jobs=jobs)
+    assert timing.overhead_per_job == (9.0 * 2 - 4 * 2.0) / 4
+    assert timing.overheads == [1.0, 2.5]
