@@ -29,6 +29,9 @@ POLL_SECONDS = 0.5
 
 _SMALL_MACHINE = 4
 
+_START_ATTEMPTS = 2
+"""A busy machine may take longer to start Ray's processes than Ray waits for them."""
+
 
 @dataclass(frozen=True)
 class Lanes:
@@ -67,7 +70,7 @@ class RaySession:
         """Connect, unless that was done.
 
         Raises:
-            UserError: no cluster answers at the address.
+            UserError: no cluster answers at the address, or none can be started.
         """
         if self._started:
             return
@@ -80,19 +83,27 @@ class RaySession:
         else:
             options["address"] = self._address
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            context = ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RaySystemError) as error:
-            where = f"at {self._address!r}" if self._address else "on this machine"
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"No Ray cluster could be reached {where} ({reason}); check execution.address, or leave it out to "
-                "start a local one."
-            ) from None
+        context = self._connect(options)
         # Ray's own handler ends the process with a status that says nothing.
         signal.signal(signal.SIGTERM, on_sigterm)
         self._started = True
         self.dashboard = context.dashboard_url or ""
+
+    def _connect(self, options: dict[str, Any]) -> Any:
+        failure = ""
+        for _ in range(_START_ATTEMPTS if self.is_local else 1):
+            try:
+                return ray.init(**options)
+            except Exception as error:  # noqa: BLE001 - Ray raises plain Exception where a node does not come up
+                ray.shutdown()
+                failure = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if self.is_local:
+            raise UserError(
+                f"Ray could not be started ({failure}); is the machine overloaded? Or use --executor inline."
+            )
+        raise UserError(
+            f"No Ray cluster answers at {self._address!r} ({failure}); check --address, or leave it out to start one here."
+        )
 
     def resources(self) -> dict[str, float]:
         """Return the cluster's resources."""
