@@ -41,9 +41,9 @@ def cli() -> None:
 
     \b
     First steps:
-      cxrdist phantoms phantoms                    draw images to try it on
+      cxrdist phantoms phantoms                       draw images to try it on
       cxrdist plan jobs/demo.yaml --images phantoms   see what would be done
-      cxrdist run jobs/demo.yaml --images phantoms    do it
+      cxrdist run jobs/demo.yaml --images phantoms    do it; again to resume
     """
 
 
@@ -86,7 +86,10 @@ def run(
     wandb: str | None,
     run_dir: Path | None,
 ) -> None:
-    """Run a study: whatever of it is not done yet. Run it again to resume."""
+    """Run a study; run it again to resume.
+
+    Does whatever of the study is not done yet, then makes its tables, figures and page.
+    """
     from cxrdist.cli.commands import run_command
 
     overrides = {
@@ -107,7 +110,11 @@ def run(
 )
 @_study_options
 def plan(study: Path, images: Path | None, settings: tuple[str, ...]) -> None:
-    """Show what a study would do: cohort, folds, fold jobs, cost, doubts. Trains nothing."""
+    """Show what a study would do; train nothing.
+
+    Cohort by class and source, folds with their class counts, fold jobs, images to pass, parameters, estimated
+    memory, and warnings.
+    """
     from cxrdist.cli.planning import plan_command
 
     plan_command(study, settings, {"cohort.images": _absolute(images)})
@@ -135,7 +142,7 @@ def status(run_dir: Path) -> None:
 @click.argument("run_dir", metavar="RUN", type=_FOLDER)
 @click.option("--partial", is_flag=True, help="Make the tables of a study that is not complete; they say so.")
 def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Make tables, figures and the page again, from the predictions alone."""
+    """Make tables and figures again, from predictions."""
     from cxrdist.cli.commands import report_command
 
     report_command(run_dir, partial=partial)
@@ -152,7 +159,10 @@ def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes
 @click.option("--size", type=click.IntRange(64, 512), default=96, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def phantoms(folder: Path, patients: int, size: int, seed: int) -> None:
-    """Draw a cohort of chest phantoms: four classes, several images a patient, lung masks, a manifest."""
+    """Draw a cohort of chest phantoms to try things on.
+
+    Four classes, several patients with several images each, lung masks, and a manifest.
+    """
     from cxrdist.cli.commands import phantoms_command
 
     phantoms_command(folder, patients, size, seed)
@@ -164,7 +174,10 @@ def phantoms(folder: Path, patients: int, size: int, seed: int) -> None:
     """
 )
 def schema() -> None:
-    """Print the study file's JSON schema, with a description of every key."""
+    """Print the JSON schema of a study file.
+
+    It describes every key, and editors complete and check a study file by it.
+    """
     from cxrdist.cli.commands import schema_command
 
     schema_command()

@@ -101,9 +101,7 @@ class RaySession:
             raise UserError(
                 f"Ray could not be started ({failure}); is the machine overloaded? Or use --executor inline."
             )
-        raise UserError(
-            f"No Ray cluster answers at {self._address!r} ({failure}); check --address, or leave it out to start one here."
-        )
+        raise UserError(f"No Ray cluster answers at {self._address!r} ({failure}); check --address, or leave it out.")
 
     def resources(self) -> dict[str, float]:
         """Return the cluster's resources."""

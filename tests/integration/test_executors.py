@@ -19,7 +19,9 @@ def test_ray_gives_the_same_bytes_as_inline(workplace: Workplace) -> None:
     """Fine-tuning here; the other tests compare frozen trunks."""
     tuned = ["--set", "model.transfer=finetune", "--set", "variants.models=[resnet34]", "--set", "training.epochs=1"]
     for run_dir, executor in (("here", "inline"), ("there", "ray")):
-        arguments = workplace.arguments("--workers", "2", *tuned, run_dir=run_dir, executor=executor)
+        # A cache of its own, so that images are decoded in Ray's tasks too.
+        cache = ["--set", f"execution.cache={workplace.folder / executor}"]
+        arguments = workplace.arguments("--workers", "2", *tuned, *cache, run_dir=run_dir, executor=executor)
         status, output = workplace.run(*arguments)
         assert status == 0, output
 

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 HEAVY = ["torch", "ray", "pyarrow", "sklearn", "scipy", "matplotlib", "wandb", "pydantic", "albumentations", "PIL"]
-OPTIONAL = ["ray", "wandb", "pydantic", "albumentations"]
 
 
 def in_fresh_interpreter(code):
@@ -43,20 +42,3 @@ def test_the_command_shows_its_help():
     )
     assert result.returncode == 0
     assert "run" in result.stdout
-
-
-def test_planning_and_statistics_run_without_torch_and_training_without_cluster_tracker_or_study_file():
-    code = f"""
-import importlib, json, pkgutil, sys
-
-def modules_of(name):
-    package = importlib.import_module(name)
-    return [importlib.import_module(m.name).__name__ for m in pkgutil.iter_modules(package.__path__, name + ".")]
-
-sys.modules.update(dict.fromkeys({OPTIONAL}))
-names = modules_of("cxrdist.study") + modules_of("cxrdist.stats")
-assert "torch" not in sys.modules
-names += modules_of("cxrdist.learn")
-print(json.dumps(names))
-"""
-    assert {"cxrdist.learn.train", "cxrdist.study.folds", "cxrdist.stats.roc"} <= set(in_fresh_interpreter(code))

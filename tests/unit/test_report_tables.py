@@ -173,12 +173,13 @@ def test_the_wilson_interval_says_what_it_assumes_where_patients_have_several_im
     assert "too narrow" not in tables(PAPER_1)["summary"].notes[0]
 
 
-def test_every_caption_of_an_incomplete_study_says_so():
+def test_every_caption_of_scores_of_an_incomplete_study_says_so():
     results = incomplete_results()
     built = tables(results)
     assert "segmented-vgg16" not in " ".join(built)
-    for table in built.values():
-        assert table.caption.endswith("Incomplete study: 3 of 4 fold jobs have no predictions.")
+    for name, table in built.items():
+        incomplete = table.caption.endswith("Incomplete study: 3 of 4 fold jobs have no predictions.")
+        assert incomplete == (name not in ("cohort", "fold_counts"))
     assert column(built["summary"], "Folds") == ["1 of 2"]
     assert not any("Incomplete" in table.caption for table in tables(small_results()).values())
 
