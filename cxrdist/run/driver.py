@@ -100,7 +100,8 @@ def _executor(study: Study, stack: ExitStack) -> tuple[Executor, Callable[..., o
     if execution.executor == "inline":
         return InlineExecutor(threads), None
     # Here, so that a study runs inline where Ray is not installed.
-    from cxrdist.run.ray_executor import RayExecutor, RaySession
+    from cxrdist.run.ray_executor import RayExecutor
+    from cxrdist.run.ray_session import RaySession
 
     session = stack.enter_context(RaySession(execution.address))
     executor = RayExecutor(

@@ -1,0 +1,97 @@
+"""A Ray cluster for as long as a command needs one."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+
+from cxrdist.errors import UserError
+
+_START_ATTEMPTS = 2
+"""A busy machine may take longer to start Ray's processes than Ray waits for them."""
+
+_TRAIN_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class RaySession:
+    """A running cluster that was joined, or a local one that is started when first needed and ended at the end."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._started = False
+        self.is_local = address is None
+        self.dashboard = ""
+
+    def __enter__(self) -> "RaySession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Leave the cluster; a local one is stopped, with all its processes."""
+        if self._started:
+            ray.shutdown()
+            self._started = False
+
+    def start(self) -> None:
+        """Connect, unless that was done.
+
+        Raises:
+            UserError: no cluster answers at the address, or none can be started.
+        """
+        if self._started:
+            return
+        # Train reads these when its workers start; they concern watching and waiting, never a result.
+        for name, value in _TRAIN_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address is None:
+            options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        else:
+            options["address"] = self._address
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        context = self._connect(options)
+        # Ray's own handler ends the process with a status that says nothing.
+        signal.signal(signal.SIGTERM, on_sigterm)
+        self._started = True
+        self.dashboard = context.dashboard_url or ""
+
+    def _connect(self, options: dict[str, Any]) -> Any:
+        failure = ""
+        for _ in range(_START_ATTEMPTS if self.is_local else 1):
+            try:
+                return ray.init(**options)
+            except Exception as error:  # noqa: BLE001 - Ray raises plain Exception where a node does not come up
+                ray.shutdown()
+                failure = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if self.is_local:
+            raise UserError(
+                f"Ray could not be started ({failure}); is the machine overloaded? Or use --executor inline."
+            )
+        raise UserError(f"No Ray cluster answers at {self._address!r} ({failure}); check --address, or leave it out.")
+
+    def resources(self) -> dict[str, float]:
+        """Return the cluster's resources."""
+        return dict(ray.cluster_resources())
+
+    def run_chunks(self, function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
+        """Apply `function` to each chunk in Ray tasks; results in the order in which they are ready."""
+        self.start()
+        remote = ray.remote(function)
+        limit = 2 * max(1, int(self.resources().get("CPU", 1)))
+        waiting = list(reversed(chunks))
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < limit:
+                running.append(remote.remote(waiting.pop()))
+            ready, running = ray.wait(running, num_returns=1)
+            yield ray.get(ready[0])
