@@ -10,10 +10,11 @@ from cxrdist.cli.gather import cohort_summary, fold_summaries
 from cxrdist.config import Study, load_study
 from cxrdist.learn.memory import training_bytes
 from cxrdist.learn.models import count_parameters
+from cxrdist.learn.weights import IMAGENET
 from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
 from cxrdist.report.tables import cohort_table, fold_counts_table
-from cxrdist.run.prepare import divide, grouping_doubts, networks_of, open_cohort, with_masks_only
+from cxrdist.run.prepare import divide, grouping_doubts, network_of, networks_of, open_cohort, with_masks_only
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import image_passes, make_variants
 from cxrdist.study.recipe import Network, Recipe
@@ -24,7 +25,10 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
     study = load_study(study_file, settings=settings, overrides=overrides)
     cohort, left_out = with_masks_only(open_cohort(study), study)
     folds = divide(cohort, study)
-    networks, _ = networks_of(study)
+    if study.model.weights != IMAGENET:
+        # Those of ImageNet are fetched when the study runs; a file should be there now.
+        networks_of(study)
+    networks: dict[str, Network] = {m: network_of(study, m, study.model.weights) for m in study.variants.models}
     variants = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
     doubts = [*cohort.doubts(), *grouping_doubts(study)]
     if left_out:
@@ -54,8 +58,9 @@ def _work(study: Study, folds: Folds, networks: Mapping[str, Network], n_images:
     passes = sum(image_passes(folds, recipe, fold) for fold in range(folds.n_folds))
     n_views = len(study.variants.views)
     lines = [
-        f"{n_views * len(networks) * folds.n_folds} fold jobs: {len(networks)} models x {n_views} views x "
-        f"{folds.n_folds} folds, {recipe.epochs} epochs of batches of {recipe.batch_size}"
+        f"{_count(n_views * len(networks) * folds.n_folds, 'fold job')}: {_count(n_views, 'view')} x "
+        f"{_count(len(networks), 'model')} x {_count(folds.n_folds, 'fold')}, "
+        f"{_count(recipe.epochs, 'epoch')} of batches of {recipe.batch_size}"
     ]
     for model, network in networks.items():
         count = count_parameters(network)
@@ -69,3 +74,7 @@ def _work(study: Study, folds: Folds, networks: Mapping[str, Network], n_images:
     pixels = n_images * study.preprocessing.size**2
     lines.append(f"decoded images: {pixels / 1e6:,.0f} MB, shared by the workers of a machine")
     return "\n".join(lines) + "\n"
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from cxrdist.errors import UserError, first_few, nearest
 from cxrdist.study.recipe import ModelName
 
+IMAGENET = "imagenet"
+RANDOM = "none"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 _RESNET_TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -50,9 +52,9 @@ def find_weights(weights: str, model: ModelName) -> Path | None:
     Raises:
         UserError: there is no such file, or no network to fetch it from.
     """
-    if weights == "none":
+    if weights == RANDOM:
         return None
-    if weights == "imagenet":
+    if weights == IMAGENET:
         return _imagenet_file(model)
     path = Path(weights)
     candidates = [path / f"{model}{suffix}" for suffix in SUFFIXES] if path.is_dir() else [path]

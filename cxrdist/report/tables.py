@@ -212,23 +212,24 @@ def folds_table(results: Results, scores: Sequence[VariantScores]) -> Table:
 
 
 def cohort_table(results: Results) -> Table:
-    """Images, groups and sources of each class."""
+    """Images, groups and sources of each class; no groups where each image is its own."""
     cohort = results.cohort
+    grouped = cohort.group_name != "images"
     sources = sorted({source for one in cohort.classes for source in one.sources})
+    counted = [(one.label, one.images, one.groups, one.sources) for one in cohort.classes]
+    all_sources = {source: sum(one.sources.get(source, 0) for one in cohort.classes) for source in sources}
     rows: list[tuple[Cell, ...]] = [
-        (one.label, one.images, one.groups, *(one.sources.get(source, 0) for source in sources))
-        for one in cohort.classes
+        (label, images, *([groups] if grouped else []), *(by_source.get(source, 0) for source in sources))
+        for label, images, groups, by_source in [*counted, ("all", cohort.images, cohort.groups, all_sources)]
     ]
-    by_source = (sum(one.sources.get(source, 0) for one in cohort.classes) for source in sources)
-    rows.append(("all", cohort.images, cohort.groups, *by_source))
     return Table(
         name="cohort",
         title="Cohort",
-        caption=f"Images and {cohort.group_name} of each class, and images by source.",
+        caption=f"Images{f' and {cohort.group_name}' if grouped else ''} of each class, and images by source.",
         columns=(
             Column("Class"),
             Column("Images"),
-            Column(cohort.group_name.capitalize()),
+            *([Column(cohort.group_name.capitalize())] if grouped else []),
             *(Column(source, "Images by source") for source in sources),
         ),
         rows=tuple(rows),

@@ -31,7 +31,7 @@ from cxrdist.study.plan import (
     plan_feature_jobs,
     plan_fold_jobs,
 )
-from cxrdist.study.recipe import Network, Recipe
+from cxrdist.study.recipe import ModelName, Network, Recipe
 
 ChunkRunner = Callable[..., Any]
 
@@ -106,6 +106,17 @@ def divide(cohort: Cohort, study: Study) -> Folds:
     )
 
 
+def network_of(study: Study, model: ModelName, weights_hash: str) -> Network:
+    """Return a model's network as the study wants it."""
+    return Network(
+        model=model,
+        n_classes=len(study.cohort.classes),
+        image_size=study.preprocessing.size,
+        weights_hash=weights_hash,
+        **study.model.model_dump(exclude={"weights"}),
+    )
+
+
 def networks_of(study: Study) -> tuple[dict[str, Network], dict[str, str | None]]:
     """Return each model's network and its weight file (None for random weights), by model.
 
@@ -117,13 +128,7 @@ def networks_of(study: Study) -> tuple[dict[str, Network], dict[str, str | None]
     for model in study.variants.models:
         path = find_weights(study.model.weights, model)
         weights[model] = None if path is None else str(path.resolve())
-        networks[model] = Network(
-            model=model,
-            n_classes=len(study.cohort.classes),
-            image_size=study.preprocessing.size,
-            weights_hash=hash_weights(path),
-            **study.model.model_dump(exclude={"weights"}),
-        )
+        networks[model] = network_of(study, model, hash_weights(path))
     return networks, weights
 
 

@@ -3,12 +3,15 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
 
 from cxrdist.errors import UserError
+
+_ANSWER_SECONDS = 10.0
 
 _START_ATTEMPTS = 2
 """A busy machine may take longer to start Ray's processes than Ray waits for them."""
@@ -66,6 +69,8 @@ class RaySession:
         self.dashboard = context.dashboard_url or ""
 
     def _connect(self, options: dict[str, Any]) -> Any:
+        if self._address is not None:
+            _require_answer(self._address)
         failure = ""
         for _ in range(_START_ATTEMPTS if self.is_local else 1):
             try:
@@ -95,3 +100,18 @@ class RaySession:
                 running.append(remote.remote(waiting.pop()))
             ready, running = ray.wait(running, num_returns=1)
             yield ray.get(ready[0])
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        if address == "auto":
+            return
+        raise UserError(f"--address is {address!r}, but should be HOST:PORT, ray://HOST:PORT or auto.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"No Ray cluster answers at {address!r} ({error}); check --address, or leave it out to start one here."
+        ) from None

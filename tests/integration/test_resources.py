@@ -4,6 +4,7 @@ import pytest
 
 from cxrdist.errors import UserError
 from cxrdist.run.ray_executor import Lanes, divide_resources
+from cxrdist.run.ray_session import RaySession
 
 
 def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, threads=None):
@@ -51,3 +52,9 @@ def test_lanes_never_ask_for_more_than_there_is(cpus, gpus):
 def test_asking_for_more_is_refused(resources, asked, sentence):
     with pytest.raises(UserError, match=sentence):
         divide(resources, **asked)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nowhere", "127.0.0.1:port"])
+def test_an_address_where_no_cluster_answers_is_refused_at_once(address):
+    with RaySession(address) as session, pytest.raises(UserError, match=f"'{address}'"):
+        session.start()
