@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxrdist.cli.aggregate import log_aggregate
-from cxrdist.cli.gather import gather
+from cxrdist.cli.gather import gather, results_fingerprint
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config import Study, load_study
 from cxrdist.errors import CxrdistError, UserError
@@ -49,7 +49,7 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
             f"{len(summary.unfinished)} of {n_jobs} fold jobs have no predictions:\n{lines}\n"
             f"Run again to try the failed ones once more, or see `cxrdist report {_shown(folder)} --partial`."
         )
-    results, tables = _report(folder, partial=False)
+    results, tables = _report(folder, partial=False, keep=summary.done_before == n_jobs)
     log_aggregate(study, Store(folder), results, tables, display.say)
 
 
@@ -104,10 +104,17 @@ def _existing_run(run_dir: Path) -> Store:
     return store
 
 
-def _report(folder: Path, *, partial: bool) -> tuple[Results, list[ResultTable]]:
-    results = gather(Store(folder), partial=partial)
-    with explained(f"The run directory {folder}", "make room or give the right to write"):
-        page = write_report(results, folder / layout.REPORT)
+def _report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
+    """Print the tables and write the report; with `keep`, only if it is not of the same results already."""
+    store = Store(folder)
+    results = gather(store, partial=partial)
+    made_from = {"results": results_fingerprint(store)}
+    page = folder / layout.REPORT / "index.html"
+    if not (keep and page.is_file() and store.read_json(layout.REPORT_MADE_FROM) == made_from):
+        with explained(f"The run directory {folder}", "make room or give the right to write"):
+            store.remove(layout.REPORT_MADE_FROM)
+            page = write_report(results, folder / layout.REPORT)
+            store.write_json(layout.REPORT_MADE_FROM, made_from)
     tables = headline_tables(results)
     for table in tables:
         click.echo(render_text(table))

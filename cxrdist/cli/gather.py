@@ -16,6 +16,7 @@ from cxrdist.run.prepare import NO_MASK
 from cxrdist.run.results import collect, is_done, read_history
 from cxrdist.run.store import Store
 from cxrdist.study import layout
+from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts
 from cxrdist.study.layout import JobFiles
 
@@ -46,6 +47,14 @@ def gather(store: Store, *, partial: bool) -> Results:
         facts=_facts(store, study, plan),
         study_yaml=store.read_bytes(layout.STUDY).decode(),
     )
+
+
+def results_fingerprint(store: Store) -> str:
+    """Return a hash of what the report is made from: study, marks of fold jobs done, version."""
+    plan = read_plan(store)
+    marks = {job.key: store.read_json(JobFiles(job.key).done) if is_done(store, job) else None for job in plan.jobs}
+    study = store.read_bytes(layout.STUDY).decode()
+    return fingerprint({"version": __version__, "study": study, "doubts": list(plan.doubts), "jobs": marks})
 
 
 def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> CohortSummary:

@@ -17,6 +17,9 @@ DRIVER = "driver.json"
 REPORT = "report"
 """Folder of tables, figures and `index.html`."""
 
+REPORT_MADE_FROM = f"{REPORT}/made_from.json"
+"""Which results the report shows: written last."""
+
 
 class JobFiles:
     """Names of one fold job's artefacts, relative to the run directory."""
