@@ -31,7 +31,8 @@ def roc_picture(results: Results, scores: VariantScores) -> Picture:
     columns = 2 if len(classes) in (2, 4) else 3
     rows = -(-len(classes) // columns)
     with house_style():
-        figure = new_figure(7.2, 0.35 + rows * 6.9 / columns)
+        # Room for the title above each square panel, and for the label below all.
+        figure = new_figure(7.2, 0.4 + rows * (6.9 / columns + 0.25))
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for index, axes in enumerate(grid.flat):
             if index < len(classes):
