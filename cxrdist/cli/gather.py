@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,15 @@ def fold_summaries(folds: Folds, cohort: Cohort) -> list[FoldSummary]:
 def _facts(store: Store, study: Study, plan: Plan) -> list[tuple[str, str]]:
     marks = [mark for job in plan.jobs if (mark := store.read_json(JobFiles(job.key).done)) is not None]
     machines: Counter[str] = Counter(_machine(mark["machine"]) for mark in marks)
-    packages = ("torch", "torchvision", "ray", "numpy", "scikit-learn", "pyarrow")
+    packages = ["torch", "torchvision", "ray", "numpy", "scikit-learn", "pyarrow"]
+    # A study runs inline where Ray is not installed.
+    installed = [f"{name} {version(name)}" for name in packages if any(distributions(name=name))]
     return [
         ("Study fingerprint", plan.study),
         ("Cohort fingerprint", plan.cohort),
         ("Seed", str(study.seed)),
         ("Weights", ", ".join(f"{model}: {n.weights_hash}" for model, n in plan.networks.items())),
-        ("Software", f"cxrdist {__version__}, " + ", ".join(f"{name} {version(name)}" for name in packages)),
+        ("Software", ", ".join([f"cxrdist {__version__}", *installed])),
         ("Python", platform.python_version()),
         ("Machines", "; ".join(f"{name} ({n} fold jobs)" for name, n in sorted(machines.items()))),
         ("Training time, all fold jobs", f"{sum(mark['seconds'] for mark in marks):.0f} s"),

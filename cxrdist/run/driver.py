@@ -1,6 +1,5 @@
 """Running a study from its file to its predictions, once or in as many goes as it takes."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -151,10 +150,3 @@ def _why(store: Store, job: FoldJob, outcomes: dict[str, Outcome]) -> Outcome:
         return outcomes[job.key]
     ended = store.read_json(JobFiles(job.key).ended) or {}
     return Outcome(State(ended.get("state", State.PENDING)), str(ended.get("reason", "")))
-
-
-def outcome_counts(summary: RunSummary) -> Counter[State]:
-    """Count the fold jobs by how they stand."""
-    counts = Counter(outcome.state for outcome in summary.unfinished.values())
-    counts[State.DONE] = len(summary.plan.jobs) - len(summary.unfinished)
-    return counts
