@@ -57,7 +57,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cac
 
     folder = tmp_path_factory.mktemp("tracked")
     (folder / "study.yaml").write_text(
-        STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 200", "epochs: 4")
+        STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 400", "epochs: 4")
     )
     place = Workplace(folder, phantoms, shared_cache)
     status, output = place.run(*place.arguments("--wandb", "offline", "--set", "variants.views=[whole]"))
