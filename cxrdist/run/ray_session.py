@@ -82,7 +82,10 @@ class RaySession:
             raise UserError(
                 f"Ray could not be started ({failure}); is the machine overloaded? Or use --executor inline."
             )
-        raise UserError(f"No Ray cluster answers at {self._address!r} ({failure}); check --address, or leave it out.")
+        raise UserError(
+            f"The Ray cluster at {self._address!r} could not be joined ({failure}); one that asks for a token needs "
+            "RAY_AUTH_MODE=token and its token in ~/.ray/auth_token."
+        )
 
     def resources(self) -> dict[str, float]:
         """Return the cluster's resources."""
