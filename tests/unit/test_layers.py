@@ -13,7 +13,8 @@ LONGEST = 350
 LEVELS = [
     {"cli"},
     {"run", "report"},
-    {"learn", "lungs", "cohort"},
+    {"lungs"},
+    {"learn", "cohort"},
     {"study", "stats"},
     {"config"},
     {"errors"},
