@@ -11,6 +11,7 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,9 @@ class DecodeChunk:
     with_masks: bool
     limits: Limits
 
+    def __len__(self) -> int:
+        return len(self.files)
+
 
 @dataclass(frozen=True)
 class DecodedChunk:
@@ -67,8 +71,24 @@ class DecodedChunk:
     failures: tuple[Quarantined, ...]
 
 
-ChunkRunner = Callable[[Callable[[DecodeChunk], DecodedChunk], Sequence[DecodeChunk]], Iterator[DecodedChunk]]
-"""Applies a module-level function to every chunk; results may come in any order."""
+class Chunk(Protocol):
+    """Images to be worked on together; picklable."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+
+C = TypeVar("C", bound=Chunk)
+R = TypeVar("R")
+
+
+class ChunkRunner(Protocol):
+    """Applies a module-level function to every chunk; results may come in any order."""
+
+    def __call__(self, function: Callable[[C], R], chunks: Sequence[C]) -> Iterator[R]:
+        """Return the results."""
+        ...
 
 
 def decode_chunk(chunk: DecodeChunk) -> DecodedChunk:
@@ -106,9 +126,7 @@ def _decode(file: ImageFile, chunk: DecodeChunk) -> tuple[NDArray[np.uint8], NDA
         raise ImageError(f"mask: {error}") from None
 
 
-def run_on_cores(
-    function: Callable[[DecodeChunk], DecodedChunk], chunks: Sequence[DecodeChunk]
-) -> Iterator[DecodedChunk]:
+def run_on_cores(function: Callable[[C], R], chunks: Sequence[C]) -> Iterator[R]:
     """Apply `function` in one process a core; few images, or one core, are done in this process.
 
     Raises:
@@ -116,7 +134,7 @@ def run_on_cores(
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores, len(chunks))
-    if count <= 1 or sum(len(chunk.files) for chunk in chunks) < CHUNK_IMAGES:
+    if count <= 1 or sum(map(len, chunks)) < CHUNK_IMAGES:
         yield from map(function, chunks)
         return
     # Not a pool of concurrent.futures: one waits forever when a process dies while others are being started. And
@@ -134,13 +152,13 @@ def run_on_cores(
             connection.send(chunk)
         for _ in chunks:
             connection = _first(wait(workers))
-            decoded: DecodedChunk = connection.recv()
+            result: R = connection.recv()
             for chunk in islice(queue, 1):
                 connection.send(chunk)
-            yield decoded
+            yield result
     except (EOFError, OSError):
         raise CxrdistError(
-            f"One of {count} decoding processes died, perhaps for want of memory; run the command again."
+            f"One of {count} processes died, perhaps for want of memory; run the command again."
         ) from None
     finally:
         for connection, process in workers.items():
@@ -155,8 +173,8 @@ def _first(ready: Sequence[object]) -> Connection:
     return connection
 
 
-def _serve(function: Callable[[DecodeChunk], DecodedChunk], connection: Connection) -> None:
-    """Decode what comes until the parent closes the connection, or is killed."""
+def _serve(function: Callable[[Any], object], connection: Connection) -> None:
+    """Work on what comes until the parent closes the connection, or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with suppress(EOFError, OSError):
         while True:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -31,6 +31,10 @@ Equalize = Literal["none", "histogram", "clahe"]
 _ASPECT_TOLERANCE = 0.02
 _CLAHE_CLIP_LIMIT = 2.0
 _CLAHE_TILES = (8, 8)
+_SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+_PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG chunk that tells the orientation holds."""
 
 # What Pillow's parsers are known to raise on damaged files; its own errors derive from OSError and ValueError.
 _DAMAGE = (
@@ -122,6 +126,22 @@ def decode_mask(
         return mask
 
 
+def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Return the (width, height) in pixels that `decode_image` returns, without decoding the pixels.
+
+    Raises:
+        ImageError: as `decode_grey`, as far as the header tells.
+    """
+    with _damage_as_image_error():
+        image = _open(data, limits)
+        if isinstance(image, PngImageFile) and _png_orientation_may_follow(data):
+            image.load()
+        # Not PngImageFile's own, which always decodes the pixels to read what may follow them.
+        orientation = ImageFile.ImageFile.getexif(image).get(ExifTags.Base.Orientation)
+    width, height = image.size
+    return (height, width) if orientation in _SIDEWAYS else (width, height)
+
+
 def read_image_file(root: Path, relative: str, limits: Limits = Limits()) -> bytes:
     """Return the bytes of a regular file below `root`.
 
@@ -191,6 +211,12 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
         raise ImageError("is not an image (JPEG, PNG or WebP)")
     _check_pixels(image.size, limits, "has")
     return image
+
+
+def _png_orientation_may_follow(data: bytes) -> bool:
+    """Whether the orientation may be told behind the pixels, where some programs write it."""
+    pixels = data.find(b"IDAT")
+    return any(data.find(key, pixels) >= 0 for key in _PNG_ORIENTATION)
 
 
 def _check_bytes(count: int, limits: Limits) -> None:

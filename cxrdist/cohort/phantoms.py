@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,14 @@ from scipy.ndimage import gaussian_filter
 from cxrdist.cohort.anatomy import FINDINGS, Chest, brightness, draw_chest
 from cxrdist.cohort.publish import temporary_sibling
 from cxrdist.cohort.schema import COHORT_SCHEMA
-from cxrdist.errors import UserError
+from cxrdist.errors import UserError, one_of
 from cxrdist.study.seeds import derive_seed
 
 SOURCES = ("hospital_a", "hospital_b")
 """Pretend hospitals, independent of the class: the second one's films are softer and carry a marker."""
 
+_SHORTCUT_SIDE = 0.08
+"""Side of the planted square as a share of the image's."""
 _PARAMETERS_NAME = "phantoms.json"
 _MANIFEST_NAME = "manifest.csv"
 _VERSION = 1
@@ -35,10 +38,25 @@ class _Parameters:
     size: int
     seed: int
     version: int = _VERSION
+    marker: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Without a marker, what was recorded before there were any."""
+        # JSON has no tuples.
+        recorded: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.marker is None:
+            del recorded["marker"]
+        return recorded
 
 
 def draw_phantoms(
-    folder: Path, *, patients_per_class: int, images_per_patient: tuple[int, int], size: int, seed: int
+    folder: Path,
+    *,
+    patients_per_class: int,
+    images_per_patient: tuple[int, int],
+    size: int,
+    seed: int,
+    marker: str | None = None,
 ) -> Path:
     """Write PNG images, lung masks and a manifest into `folder`, and return the manifest's path.
 
@@ -52,11 +70,13 @@ def draw_phantoms(
         images_per_patient: fewest and most images of a patient.
         size: side in pixels, 64 to 512.
         seed: every random draw derives from it.
+        marker: a class whose every image has a bright square in its lower left corner, beside the lungs: a
+            shortcut that a classifier can take. Images are otherwise the same.
 
     Raises:
         UserError: an argument is out of range, or `folder` holds something else or cannot be written.
     """
-    parameters = _Parameters(patients_per_class, images_per_patient, size, seed)
+    parameters = _Parameters(patients_per_class, images_per_patient, size, seed, marker=marker)
     _check(parameters)
     if folder.exists() and not _is_empty(folder):
         _check_same(folder, parameters)
@@ -86,6 +106,11 @@ def _check(parameters: _Parameters) -> None:
         raise UserError(f"A phantom patient cannot have {fewest} to {most} images; the range must start at 1 or more.")
     if not 64 <= parameters.size <= 512:
         raise UserError(f"Phantoms of {parameters.size} pixels cannot be drawn; the side must be 64 to 512.")
+    if parameters.marker is not None and parameters.marker not in FINDINGS:
+        raise UserError(
+            f"Phantoms of class {parameters.marker!r} cannot be marked, there are none; choose "
+            f"{one_of(FINDINGS, parameters.marker)}."
+        )
 
 
 def _is_empty(folder: Path) -> bool:
@@ -97,8 +122,7 @@ def _check_same(folder: Path, parameters: _Parameters) -> None:
         found = json.loads((folder / _PARAMETERS_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{str(folder)!r} holds something other than phantoms; choose a new folder.") from None
-    # JSON has no tuples.
-    wanted = json.loads(json.dumps(asdict(parameters)))
+    wanted = parameters.as_json()
     if found != wanted:
         raise UserError(
             f"{str(folder)!r} holds phantoms drawn with {json.dumps(found)}, not {json.dumps(wanted)}; choose a new "
@@ -114,7 +138,7 @@ def _write(folder: Path, parameters: _Parameters) -> None:
             row["sha256"] = hashlib.sha256(_write_png(folder / row["path"], image)).hexdigest()
             _write_png(folder / row["mask_path"], mask)
             manifest.writerow(row)
-    text = json.dumps(asdict(parameters), indent=1) + "\n"
+    text = json.dumps(parameters.as_json(), indent=1) + "\n"
     (folder / _PARAMETERS_NAME).write_text(text, encoding="utf-8")
 
 
@@ -138,6 +162,8 @@ def _phantoms(parameters: _Parameters) -> Iterator[tuple[dict[str, str], NDArray
             for number in range(int(rng.integers(fewest, most + 1))):
                 view = "PA" if rng.random() < 0.7 else "AP"
                 image, mask = _radiograph(chest, source, view, parameters.size, rng)
+                if finding == parameters.marker:
+                    _plant_shortcut(image)
                 image_id = f"{patient_id}-{number:02d}"
                 row = {
                     "image_id": image_id,
@@ -170,6 +196,12 @@ def _radiograph(
     noise = gaussian_filter(rng.standard_normal(image.shape), 0.6)
     image = gaussian_filter(image, size / 600) + rng.uniform(0.015, 0.04) * noise
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), np.where(lungs, np.uint8(255), np.uint8(0))
+
+
+def _plant_shortcut(image: NDArray[np.uint8]) -> None:
+    """Paint the lower left corner of an image [size, size] white, in place."""
+    side = round(_SHORTCUT_SIDE * len(image))
+    image[-side:, :side] = 255
 
 
 def _marker(columns: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -119,14 +119,14 @@ class Cohort:
         return doubts
 
 
-def load_cohort(manifest: Path, images: Path, classes: Sequence[str]) -> Cohort:
+def load_cohort(manifest: Path, images: Path, classes: Sequence[str] | None) -> Cohort:
     """Read and check the table of a study's images; the image files themselves are not opened.
 
     Args:
         manifest: a .csv or .parquet file with the columns of COHORT_SCHEMA, or a .yaml recipe that maps a
             foreign table (see `cxrdist.cohort.manifest`).
         images: the folder that the table's paths start from.
-        classes: every label that may occur, in the order of the study's tables.
+        classes: every label that may occur, in the order of the study's tables; None takes whatever there is.
 
     Raises:
         UserError: the table cannot be read or mapped, or a row is wrong or contradicts another one.
@@ -138,6 +138,8 @@ def load_cohort(manifest: Path, images: Path, classes: Sequence[str]) -> Cohort:
         )
     root = images.resolve()
     table, rows = read_manifest(manifest, root)
+    if classes is None:
+        classes = sorted(set(table.column("label").to_pylist()) - {None})
     checked = check_rows(table, rows, manifest, root, classes)
     cohort = Cohort(checked.sort_by("image_id").combine_chunks(), root, tuple(classes))
     missing = [name for name, count in _counts(cohort).items() if count == 0]

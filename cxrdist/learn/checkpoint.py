@@ -3,17 +3,18 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cxrdist.learn.train import Epoch, Progress
+from cxrdist.learn.train import E, Progress
 
 _PARTS = ("model", "optimizer", "best")
 
 
-def save_progress(path: Path, progress: Progress, fingerprint: str) -> None:
+def save_progress(path: Path, progress: Progress[Any], fingerprint: str) -> None:
     """Write everything from which a fold job continues.
 
     Args:
@@ -28,14 +29,20 @@ def save_progress(path: Path, progress: Progress, fingerprint: str) -> None:
     save_file(tensors, path, metadata={"fingerprint": fingerprint, "history": history})
 
 
-def load_progress(path: Path, fingerprint: str) -> Progress | None:
-    """Read a checkpoint; None where it is of another job or cannot be read, and the job starts anew."""
+def load_progress(path: Path, fingerprint: str, epoch_type: type[E]) -> Progress[E] | None:
+    """Read a checkpoint; None where it is of another job or cannot be read, and the job starts anew.
+
+    Args:
+        path: what `save_progress` wrote.
+        fingerprint: of the job that wants to continue.
+        epoch_type: the dataclass of the history's entries.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("fingerprint") != fingerprint:
                 return None
-            progress = Progress([Epoch(**epoch) for epoch in json.loads(metadata["history"])])
+            progress: Progress[E] = Progress([epoch_type(**epoch) for epoch in json.loads(metadata["history"])])
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 part, _, name = key.partition(".")
                 if part not in _PARTS:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,14 @@ class Epoch:
         return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
 
 
-@dataclass
-class Progress:
-    """Everything from which training continues to the same bytes."""
+E = TypeVar("E")
 
-    history: list[Epoch] = field(default_factory=list)
+
+@dataclass
+class Progress(Generic[E]):
+    """Everything from which training continues to the same bytes; `E` is what an epoch measures."""
+
+    history: list[E] = field(default_factory=list)
     model: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     """`exp_avg.0`, `exp_avg_sq.0`, `step.0` ...: Adam's state by number of the parameter."""
@@ -58,7 +62,7 @@ class DivergedError(Exception):
         self.epoch = epoch
 
 
-OnEpoch = Callable[[Epoch, Callable[[], Progress]], None]
+OnEpoch = Callable[[Epoch, Callable[[], Progress[Epoch]]], None]
 """Called after each epoch with its measurements and a function that returns all that is needed to continue."""
 
 
@@ -73,7 +77,7 @@ def fit(
     seed: int,
     stream: tuple[str | int, ...],
     device: torch.device,
-    progress: Progress | None = None,
+    progress: Progress[Epoch] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Epoch]:
     """Train `model` in place by Adam on the cross-entropy, and return the history.
@@ -102,10 +106,10 @@ def fit(
     optimizer = torch.optim.Adam(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=device.type in ("cpu", "cuda")
     )
-    state = progress or Progress()
+    state: Progress[Epoch] = progress or Progress()
     if state.history:
         model.load_state_dict(state.model)
-        _restore_adam(optimizer, parameters, state.optimizer)
+        restore_adam(optimizer, parameters, state.optimizer)
     labels = labels.to(device)
     for number in range(len(state.history) + 1, recipe.epochs + 1):
         started = time.monotonic()
@@ -126,7 +130,7 @@ def fit(
             state.best = _copy(model.state_dict())
         state.history.append(epoch)
         if on_epoch is not None:
-            on_epoch(epoch, lambda: _snapshot(state, model, optimizer, parameters))
+            on_epoch(epoch, lambda: snapshot(state, model, optimizer, parameters))
     if recipe.selection == "best_validation_loss":
         model.load_state_dict(state.best)
     return state.history
@@ -214,9 +218,10 @@ def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone() for key, value in tensors.items()}
 
 
-def _snapshot(
-    state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
-) -> Progress:
+def snapshot(
+    state: Progress[E], model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+) -> Progress[E]:
+    """Return all that is needed to continue, on the CPU."""
     adam = {
         f"{name}.{index}": value.detach().cpu()
         for index, parameter in enumerate(parameters)
@@ -226,7 +231,8 @@ def _snapshot(
     return Progress(list(state.history), weights, adam, state.best)
 
 
-def _restore_adam(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], tensors: dict[str, Tensor]) -> None:
+def restore_adam(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], tensors: dict[str, Tensor]) -> None:
+    """Give a new optimiser the state that `snapshot` took, `Progress.optimizer`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, index = key.partition(".")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-ViewName = Literal["whole", "segmented"]
+ViewName = Literal["whole", "segmented", "lung_box", "lungs_blanked"]
 ModelName = Literal["vgg16", "resnet34"]
 
 

@@ -1,5 +1,6 @@
 """Phantoms: a cohort like any other, the same bytes for the same seed, and never over somebody's files."""
 
+import hashlib
 import json
 from collections import Counter
 from typing import Any
@@ -20,6 +21,13 @@ PARAMETERS: dict[str, Any] = {"patients_per_class": 4, "images_per_patient": (1,
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms") / "drawn"
     draw_phantoms(folder, **PARAMETERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms") / "marked"
+    draw_phantoms(folder, **PARAMETERS, marker="covid19")
     return folder
 
 
@@ -85,6 +93,67 @@ def test_images_of_one_patient_are_alike_but_not_equal(folder):
     assert np.mean(own) > np.mean(others)
 
 
+def test_a_marker_is_on_every_image_of_its_class_and_changes_nothing_else(folder, marked):
+    plain, planted = contents(folder), contents(marked)
+    assert plain.keys() == planted.keys()
+    changed = {name for name, data in plain.items() if planted[name] != data}
+    assert changed - {"manifest.csv", "phantoms.json"} == {name for name in plain if name.startswith("images/covid19-")}
+    corner = np.zeros((64, 64), bool)
+    corner[-5:, :5] = True
+    for path in sorted((marked / "images").glob("covid19-*")):
+        before, after, mask = (
+            np.asarray(Image.open(root / kind / path.name))
+            for root, kind in ((folder, "images"), (marked, "images"), (marked, "masks"))
+        )
+        assert (after[corner] == 255).all()
+        assert before[corner].mean() < 200
+        np.testing.assert_array_equal(after[~corner], before[~corner])
+        assert not mask[corner].any()
+
+
+def test_marked_phantoms_are_a_cohort_whose_files_are_those_of_the_manifest(folder, marked):
+    plain, planted = (load_cohort(root / "manifest.csv", root, CLASSES) for root in (folder, marked))
+    for name in COHORT_SCHEMA.names:
+        same = [a == b for a, b in zip(plain.column(name), planted.column(name), strict=True)]
+        assert same == (
+            [label != "covid19" for label in plain.column("label")] if name == "sha256" else [True] * len(plain)
+        )
+    for path, sha256 in zip(planted.column("path"), planted.column("sha256"), strict=True):
+        assert hashlib.sha256((marked / path).read_bytes()).hexdigest() == sha256
+
+
+def test_what_is_recorded_without_a_marker_is_what_was_before_there_were_any(folder):
+    recorded = '{"patients_per_class": 4, "images_per_patient": [1, 3], "size": 64, "seed": 5, "version": 1}'
+    assert (folder / "phantoms.json").read_text() == json.dumps(json.loads(recorded), indent=1) + "\n"
+
+
+def test_marked_phantoms_are_drawn_once_and_never_taken_for_others(folder, marked):
+    before = contents(marked)
+    draw_phantoms(marked, **PARAMETERS, marker="covid19")
+    for root, marker in ((marked, None), (marked, "normal"), (folder, "covid19")):
+        with pytest.raises(UserError, match="choose a new folder"):
+            draw_phantoms(root, **PARAMETERS, marker=marker)
+    assert contents(marked) == before
+
+
+def test_the_command_plants_a_marker(command, tmp_path):
+    arguments = ("phantoms", str(tmp_path / "new"), "--patients", "2", "--size", "64")
+    assert command(*arguments, "--marker", "normal")[0] == 0
+    corners = {
+        path.name: (np.asarray(Image.open(path))[-5:, :5] == 255).all()
+        for path in (tmp_path / "new" / "images").iterdir()
+    }
+    assert corners == {name: name.startswith("normal-") for name in corners}
+    assert command(*arguments)[0] == 2
+
+
+def test_the_command_lists_the_classes_where_an_unknown_one_is_to_be_marked(command, tmp_path):
+    status, output = command("phantoms", str(tmp_path / "new"), "--marker", "pneumonia")
+    assert status == 2
+    assert all(name in output for name in CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds something other than phantoms"):
@@ -114,6 +183,8 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         ({"images_per_patient": (3, 2)}, "3 to 2 images"),
         ({"size": 63}, "64 to 512"),
         ({"size": 513}, "64 to 512"),
+        ({"marker": "covid"}, r"'covid' cannot be marked.*one of normal, covid19, .*\(did you mean 'covid19'\?\)"),
+        ({"marker": ""}, "one of normal, covid19, viral_pneumonia, bacterial_pneumonia"),
     ],
 )
 def test_impossible_phantoms_are_refused(tmp_path, change, message):

@@ -368,7 +368,7 @@ def test_a_killed_decoding_process_is_an_error_of_one_sentence():
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()
-    with pytest.raises(CxrdistError, match=r"decoding processes died.*run the command again\.$"):
+    with pytest.raises(CxrdistError, match=r"processes died.*run the command again\.$"):
         list(run_on_cores(decode_chunk, chunks_of(2)))
     killer.join()
     assert multiprocessing.active_children() == []

@@ -10,7 +10,7 @@ from torch import nn
 
 from cxrdist.learn.checkpoint import load_progress, save_progress
 from cxrdist.learn.models import build_head
-from cxrdist.learn.train import DivergedError, evaluate, fit, precision_context, predict, split_batches
+from cxrdist.learn.train import DivergedError, Epoch, evaluate, fit, precision_context, predict, split_batches
 from cxrdist.study.recipe import Network
 from cxrdist.study.seeds import derive_seed
 from tests.unit.learn_examples import CPU, Table, recipe, tiny_data, tiny_network
@@ -82,7 +82,7 @@ def test_training_interrupted_after_any_epoch_continues_to_the_same_bytes(tmp_pa
         continued = make()
         with torch.no_grad():
             continued[-1].weight.zero_()
-        resumed = train(continued, plan, data=data, progress=load_progress(path, "f"))
+        resumed = train(continued, plan, data=data, progress=load_progress(path, "f", Epoch))
         assert measures(resumed) == measures(history)
         assert bytes_of(continued) == bytes_of(whole)
         assert torch.equal(*(predict(net, Table(data[0]), VALIDATION, plan, CPU) for net in (continued, whole)))

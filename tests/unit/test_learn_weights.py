@@ -242,7 +242,7 @@ def progress():
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
     written = progress()
     save_progress(tmp_path / "c.safetensors", written, "f")
-    read = load_progress(tmp_path / "c.safetensors", "f")
+    read = load_progress(tmp_path / "c.safetensors", "f", Epoch)
     assert read is not None
     assert read.history == [EPOCH]
     for part in ("model", "optimizer", "best"):
@@ -253,13 +253,13 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
 
 def test_a_checkpoint_of_another_job_or_none_at_all_is_not_continued(tmp_path):
     path = tmp_path / "c.safetensors"
-    assert load_progress(path, "f") is None
+    assert load_progress(path, "f", Epoch) is None
     save_progress(path, progress(), "f")
-    assert load_progress(path, "other") is None
+    assert load_progress(path, "other", Epoch) is None
     data = path.read_bytes()
     for broken in (data[: len(data) // 2], data[:4], b"", b"not safetensors at all", pickle.dumps(progress().history)):
         path.write_bytes(broken)
-        assert load_progress(path, "f") is None
+        assert load_progress(path, "f", Epoch) is None
 
 
 @pytest.mark.parametrize(
@@ -269,4 +269,4 @@ def test_a_checkpoint_of_another_job_or_none_at_all_is_not_continued(tmp_path):
 def test_a_checkpoint_of_another_form_is_not_continued(tmp_path, names, history):
     metadata = {"fingerprint": "f"} | ({} if history is None else {"history": history})
     save_file({name: torch.zeros(1) for name in names}, tmp_path / "c.safetensors", metadata=metadata)
-    assert load_progress(tmp_path / "c.safetensors", "f") is None
+    assert load_progress(tmp_path / "c.safetensors", "f", Epoch) is None
