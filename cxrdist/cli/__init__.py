@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from cxrdist import __version__
+from cxrdist.cli.help import OrderedGroup
+from cxrdist.cli.lungs import lungs
 from cxrdist.errors import CxrdistError
 
 INTERRUPTED = 130
@@ -16,24 +18,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-class _Examples(click.Command):
-    """A command whose help keeps the lines of its examples."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            with formatter.section("Examples"):
-                formatter.write("".join(f"  {line.strip()}\n" for line in self.epilog.strip().splitlines()))
-
-
-class _Group(click.Group):
-    command_class = _Examples
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Keep the order in which a study needs them."""
-        return list(self.commands)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Which chest-X-ray classifier is better? Describe a study in one file; every fold of every variant is trained
@@ -150,22 +135,59 @@ def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes
 
 @cli.command(
     epilog="""
+    cxrdist audit runs/my-study
+    cxrdist audit jobs/vgg16_four_class.yaml --images DIR
+    """
+)
+@click.option("--run-dir", type=_FOLDER, help="Of a study file: where everything is kept; by default runs/NAME.")
+@click.option("--executor", type=click.Choice(["ray", "inline"]), help="Of a study file: ray (default), or inline.")
+@click.option("--workers", type=click.IntRange(min=1), help="Of a study file: fold jobs at a time.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of a study file: change a key of it. Repeatable."
+)
+@click.option("--images", type=_FOLDER, help="Of a study file: folder that the manifest's paths start from.")
+@click.argument("target", metavar="RUN|STUDY", type=click.Path(path_type=Path))
+def audit(
+    target: Path,
+    images: Path | None,
+    settings: tuple[str, ...],
+    executor: str | None,
+    workers: int | None,
+    run_dir: Path | None,
+) -> None:
+    """Audit a study for shortcuts: what tells the classes apart that is not the lungs?
+
+    Trains the study's models on everything but the lungs, and to tell the source of images of one class; tries
+    linear classifiers of the files' shapes and of thumbnails; with the folds of the study, each with an interval.
+    """
+    from cxrdist.cli.audit import audit_command
+
+    overrides = {"cohort.images": _absolute(images), "execution.executor": executor, "execution.workers": workers}
+    audit_command(target, settings, overrides, run_dir)
+
+
+@cli.command(
+    epilog="""
     cxrdist phantoms phantoms
     cxrdist phantoms large --patients 40 --size 256 --seed 7
+    cxrdist phantoms marked --marker covid19
     """
 )
 @click.argument("folder", type=_FOLDER)
 @click.option("--patients", type=click.IntRange(2, 10_000), default=18, show_default=True, help="Patients a class.")
 @click.option("--size", type=click.IntRange(64, 512), default=96, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def phantoms(folder: Path, patients: int, size: int, seed: int) -> None:
+@click.option(
+    "--marker", metavar="CLASS", help="Plant a shortcut: a bright corner marker on every image of this class."
+)
+def phantoms(folder: Path, patients: int, size: int, seed: int, marker: str | None) -> None:
     """Draw a cohort of chest phantoms to try things on.
 
     Four classes, several patients with several images each, lung masks, and a manifest.
     """
     from cxrdist.cli.commands import phantoms_command
 
-    phantoms_command(folder, patients, size, seed)
+    phantoms_command(folder, patients, size, seed, marker)
 
 
 @cli.command(
@@ -181,6 +203,9 @@ def schema() -> None:
     from cxrdist.cli.commands import schema_command
 
     schema_command()
+
+
+cli.add_command(lungs)
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay, duration
 from cxrdist.run.driver import run_study
 from cxrdist.run.lock import live_driver
-from cxrdist.run.results import study_status
+from cxrdist.run.lung_plan import LUNGS, read_lung_plan
+from cxrdist.run.results import all_statuses
 from cxrdist.run.store import Store, explained
 from cxrdist.study import layout
 
@@ -37,6 +38,17 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
     folder = (run_dir or Path("runs") / study.name).resolve()
     console = Console()
     display = ConsoleDisplay(console)
+    trained = run_to_end(study, folder, display)
+    results, tables = print_report(folder, partial=False, keep=not trained)
+    log_aggregate(study, Store(folder), results, tables, display.say)
+
+
+def run_to_end(study: Study, folder: Path, display: ConsoleDisplay) -> bool:
+    """Do whatever of a study is not done yet; return whether anything was.
+
+    Raises:
+        CxrdistError: fold jobs failed or diverged; the others are done and kept.
+    """
     summary = run_study(study, folder, display)
     n_jobs = len(summary.plan.jobs)
     if summary.done_before == n_jobs:
@@ -47,16 +59,16 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
         lines = "\n".join(f"  {key}  {o.state}: {o.reason}" for key, o in summary.unfinished.items())
         raise CxrdistError(
             f"{len(summary.unfinished)} of {n_jobs} fold jobs have no predictions:\n{lines}\n"
-            f"Run again to try the failed ones once more, or see `cxrdist report {_shown(folder)} --partial`."
+            f"Run again to try the failed ones once more, or see `cxrdist report {shown(folder)} --partial`."
         )
-    results, tables = _report(folder, partial=False, keep=summary.done_before == n_jobs)
-    log_aggregate(study, Store(folder), results, tables, display.say)
+    return summary.done_before < n_jobs
 
 
 def status_command(run_dir: Path) -> None:
-    """Print a table of all fold jobs."""
+    """Print a table of all fold jobs, or of the lung network's."""
     store = _existing_run(run_dir)
-    statuses = study_status(store, read_plan(store))
+    kind = (store.read_json(layout.PLAN) or {}).get("kind")
+    statuses = all_statuses(store, read_lung_plan(store).jobs if kind == LUNGS else read_plan(store).jobs)
     table = Table(box=None, header_style="bold")
     for name in ("fold job", "state", "epoch", "time", "accuracy", "worker"):
         table.add_column(name, justify="right" if name in ("epoch", "time", "accuracy") else "left", no_wrap=True)
@@ -82,13 +94,15 @@ def status_command(run_dir: Path) -> None:
 def report_command(run_dir: Path, *, partial: bool) -> None:
     """Make tables, figures and the page."""
     _existing_run(run_dir)
-    _report(run_dir.resolve(), partial=partial)
+    print_report(run_dir.resolve(), partial=partial)
 
 
-def phantoms_command(folder: Path, patients: int, size: int, seed: int) -> None:
+def phantoms_command(folder: Path, patients: int, size: int, seed: int, marker: str | None) -> None:
     """Draw phantoms."""
     with explained(f"The folder {folder}", "choose another"):
-        manifest = draw_phantoms(folder, patients_per_class=patients, images_per_patient=(1, 3), size=size, seed=seed)
+        manifest = draw_phantoms(
+            folder, patients_per_class=patients, images_per_patient=(1, 3), size=size, seed=seed, marker=marker
+        )
     click.echo(f"phantoms: {manifest}")
 
 
@@ -104,8 +118,18 @@ def _existing_run(run_dir: Path) -> Store:
     return store
 
 
-def _report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
-    """Print the tables and write the report; with `keep`, only if it is not of the same results already."""
+def print_report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
+    """Write the report as `make_report` does, and print its tables."""
+    results = make_report(folder, partial=partial, keep=keep)
+    tables = headline_tables(results)
+    for table in tables:
+        click.echo(render_text(table))
+    click.echo(f"report: {shown(folder / layout.REPORT / 'index.html')}")
+    return results, tables
+
+
+def make_report(folder: Path, *, partial: bool = False, keep: bool = False) -> Results:
+    """Write the report of a run; with `keep`, only if it is not of the same results already."""
     store = Store(folder)
     results = gather(store, partial=partial)
     made_from = {"results": results_fingerprint(store)}
@@ -113,14 +137,11 @@ def _report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results
     if not (keep and page.is_file() and store.read_json(layout.REPORT_MADE_FROM) == made_from):
         with explained(f"The run directory {folder}", "make room or give the right to write"):
             store.remove(layout.REPORT_MADE_FROM)
-            page = write_report(results, folder / layout.REPORT)
+            write_report(results, folder / layout.REPORT)
             store.write_json(layout.REPORT_MADE_FROM, made_from)
-    tables = headline_tables(results)
-    for table in tables:
-        click.echo(render_text(table))
-    click.echo(f"report: {_shown(page)}")
-    return results, tables
+    return results
 
 
-def _shown(path: Path) -> Path:
+def shown(path: Path) -> Path:
+    """Return a path as it is short to read: relative to the working folder where it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -10,11 +10,14 @@ import numpy as np
 from cxrdist import __version__
 from cxrdist.cohort.table import Cohort
 from cxrdist.config import Study
+from cxrdist.report.audit import Audit, audit_warnings
+from cxrdist.report.masks import ImplausibleMask, MaskExample, MaskSummary, SourceMasks
 from cxrdist.report.results import ClassCount, CohortSummary, FoldSummary, Results
 from cxrdist.run.context import Plan, read_folds, read_plan, read_study, read_table
 from cxrdist.run.prepare import NO_MASK
 from cxrdist.run.results import collect, is_done, read_history
 from cxrdist.run.store import Store
+from cxrdist.run.study_masks import IMPLAUSIBLE
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts
@@ -33,6 +36,7 @@ def gather(store: Store, *, partial: bool) -> Results:
     cohort = Cohort(read_table(store, layout.COHORT), store.root, tuple(study.cohort.classes))
     out_of_fold = collect(store, plan, study.cohort.classes, partial=partial)
     done = [job for job in plan.jobs if is_done(store, job)]
+    audit = _audit(store, plan)
     return Results(
         study=study.name,
         classes=tuple(study.cohort.classes),
@@ -42,10 +46,12 @@ def gather(store: Store, *, partial: bool) -> Results:
         histories={(job.variant.name, job.fold): read_history(store, job) for job in done},
         cohort=cohort_summary(cohort, study, store),
         folds=fold_summaries(folds, cohort),
-        warnings=plan.doubts,
+        warnings=[*(audit_warnings(audit) if audit else []), *plan.doubts],
         missing=[job.key for job in plan.jobs if job not in done],
         facts=_facts(store, study, plan),
         study_yaml=store.read_bytes(layout.STUDY).decode(),
+        masks=_masks(store, plan),
+        audit=audit,
     )
 
 
@@ -54,7 +60,17 @@ def results_fingerprint(store: Store) -> str:
     plan = read_plan(store)
     marks = {job.key: store.read_json(JobFiles(job.key).done) if is_done(store, job) else None for job in plan.jobs}
     study = store.read_bytes(layout.STUDY).decode()
-    return fingerprint({"version": __version__, "study": study, "doubts": list(plan.doubts), "jobs": marks})
+    audit = _audit(store, plan)
+    return fingerprint(
+        {
+            "version": __version__,
+            "study": study,
+            "doubts": list(plan.doubts),
+            "jobs": marks,
+            "masks": store.read_json(layout.MASKS) if plan.masks else None,
+            "audit": None if audit is None else audit.to_json(),
+        }
+    )
 
 
 def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> CohortSummary:
@@ -66,8 +82,14 @@ def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> 
         by_source = Counter(source or "unknown" for source in sources[own].tolist())
         counts.append(ClassCount(label, int(own.sum()), len(np.unique(groups[own])), dict(sorted(by_source.items()))))
     quarantine = ((store.read_json(layout.QUARANTINE) if store else None) or {}).get("images", [])
-    excluded = Counter("no lung mask" if one["reason"] == NO_MASK else "unusable file" for one in quarantine)
+    excluded = Counter(_why_excluded(one["reason"]) for one in quarantine)
     return CohortSummary(counts, len(np.unique(groups)), GROUP_NAMES[study.folds.group_by], dict(excluded))
+
+
+def _why_excluded(reason: str) -> str:
+    if reason == NO_MASK:
+        return "no lung mask"
+    return "implausible lung mask" if reason.startswith(IMPLAUSIBLE) else "unusable file"
 
 
 def fold_summaries(folds: Folds, cohort: Cohort) -> list[FoldSummary]:
@@ -77,6 +99,32 @@ def fold_summaries(folds: Folds, cohort: Cohort) -> list[FoldSummary]:
         FoldSummary(fold, training=parts[Part.TRAINING], validation=parts[Part.VALIDATION], test=parts[Part.TEST])
         for fold, parts in enumerate(counts)
     ]
+
+
+def _masks(store: Store, plan: Plan) -> MaskSummary | None:
+    """Read what the run kept of its lung masks."""
+    kept = store.read_json(layout.MASKS)
+    if plan.masks is None or kept is None:
+        return None
+    table = read_table(store, layout.MASK_EXAMPLES)
+    columns = [table.column(name).to_pylist() for name in ("image_id", "source", "label", "faults")]
+    pixels, masks = (table.column(name).combine_chunks().to_numpy_ndarray() for name in ("pixels", "mask"))
+    return MaskSummary(
+        origin=kept["origin"],
+        policy=kept["policy"],
+        sources={name: SourceMasks(**counts) for name, counts in kept["sources"].items()},
+        implausible=[ImplausibleMask(**{**one, "faults": tuple(one["faults"])}) for one in kept["implausible"]],
+        examples=[MaskExample(*row) for row in zip(*columns, pixels, masks, strict=True)],
+    )
+
+
+def _audit(store: Store, plan: Plan) -> Audit | None:
+    """Read the audit of this run, its own or the one in its folder; one of another cohort counts as none."""
+    for name in (layout.AUDIT, f"{layout.AUDIT_RUN}/{layout.AUDIT}"):
+        kept = store.read_json(name)
+        if kept is not None and kept.get("cohort") == plan.cohort:
+            return Audit.from_json(kept)
+    return None
 
 
 def _facts(store: Store, study: Study, plan: Plan) -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ _EXPECTED = {
     "too_short": "a list of at least {min_length}",
 }
 _BUILT_IN_WEIGHTS = ("imagenet", "none")
+_BUILT_IN_LUNGS = "builtin"
 
 _shown = reprlib.Repr()
 _shown.maxlevel = 2
@@ -116,6 +117,9 @@ def _with_absolute_paths(study: Study, folder: Path, document: Document, changed
     if study.model.weights not in _BUILT_IN_WEIGHTS:
         weights = absolute("model.weights", study.model.weights)
         updates["model"] = study.model.model_copy(update={"weights": weights})
+    if study.lungs.weights != _BUILT_IN_LUNGS:
+        weights = absolute("lungs.weights", study.lungs.weights)
+        updates["lungs"] = study.lungs.model_copy(update={"weights": weights})
     if study.execution.cache is not None:
         cache = absolute("execution.cache", study.execution.cache)
         updates["execution"] = study.execution.model_copy(update={"cache": cache})

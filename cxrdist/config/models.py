@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-ViewName = Literal["whole", "segmented"]
+ViewName = Literal["whole", "segmented", "lung_box", "lungs_blanked"]
 ModelName = Literal["vgg16", "resnet34"]
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -51,13 +51,6 @@ class CohortConfig(Section):
         float,
         Field(ge=0, lt=1, description="Largest share of unreadable images with which the study goes on."),
     ] = 0.02
-    missing_mask: Annotated[
-        Literal["error", "drop"],
-        Field(
-            description="What happens to an image without a lung mask when a view needs one: `error` refuses the "
-            "study, `drop` leaves the image out of every variant (so that variants stay comparable)."
-        ),
-    ] = "error"
 
 
 class PreprocessingConfig(Section):
@@ -72,6 +65,45 @@ class PreprocessingConfig(Section):
         Literal["none", "histogram", "clahe"],
         Field(description="Contrast: untouched, histogram equalisation, or contrast-limited adaptive (CLAHE)."),
     ] = "none"
+
+
+class LungsConfig(Section):
+    """Lung masks, where a view needs them."""
+
+    masks: Annotated[
+        Literal["auto", "network", "files"],
+        Field(
+            description="`auto`: the manifest's mask files where every image has one, else the lung network for all "
+            "images (never a mixture, which would tell apart whoever has files); `network`: the lung network; "
+            "`files`: the manifest's."
+        ),
+    ] = "auto"
+    missing: Annotated[
+        Literal["error", "drop"],
+        Field(
+            description="With `masks: files`, what happens to an image without one: `error` refuses the study, `drop` "
+            "leaves the image out of every variant (so that variants stay comparable)."
+        ),
+    ] = "error"
+    weights: Annotated[
+        str,
+        Field(min_length=1, description="`builtin`, or a model.safetensors that `cxrdist lungs train` wrote."),
+    ] = "builtin"
+    implausible: Annotated[
+        Literal["whole", "drop", "error"],
+        Field(
+            description="What happens to an image whose mask cannot be right: `whole`: all of the image counts as "
+            "lung; `drop`: the image is left out of every variant; `error`: the study is refused."
+        ),
+    ] = "whole"
+
+    @model_validator(mode="after")
+    def _only_files_can_be_missing(self) -> "LungsConfig":
+        if self.missing == "drop" and self.masks != "files":
+            raise ValueError(
+                f"missing 'drop' needs masks 'files', not {self.masks!r} (the lung network makes one for every image)"
+            )
+        return self
 
 
 class FoldsConfig(Section):
@@ -117,7 +149,11 @@ class VariantsConfig(Section):
     views: Annotated[
         list[ViewName],
         Distinct,
-        Field(min_length=1, description="`whole`: the image as it is; `segmented`: black outside the lung mask."),
+        Field(
+            min_length=1,
+            description="`whole`: the image as it is; `segmented`: black outside the lungs; `lung_box`: cut to the "
+            "lungs' box with a margin; `lungs_blanked`: black inside the lungs, the rest stays.",
+        ),
     ] = ["whole"]
     models: Annotated[
         list[ModelName], Distinct, Field(min_length=1, description="Networks: paper 1's VGG16, paper 2's ResNet-34.")
@@ -227,6 +263,7 @@ class Study(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw derives from it.")] = 0
     cohort: CohortConfig
     preprocessing: PreprocessingConfig = PreprocessingConfig()
+    lungs: LungsConfig = LungsConfig()
     folds: FoldsConfig = FoldsConfig()
     variants: VariantsConfig = VariantsConfig()
     model: ModelConfig = ModelConfig()

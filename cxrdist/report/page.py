@@ -7,7 +7,10 @@ from itertools import count
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cxrdist.report.audit import audit_findings
+from cxrdist.report.audit_tables import audit_by_class_table, audit_table
 from cxrdist.report.headline import headline
+from cxrdist.report.masks import implausible_table, mask_table
 from cxrdist.report.results import Results
 from cxrdist.report.scores import VariantScores
 from cxrdist.report.style import Picture
@@ -56,8 +59,24 @@ def render_page(results: Results, scores: Sequence[VariantScores], pictures: Seq
         cohort=cohort,
         variants=variants,
         folds=numbered(folds_table(results, scores)) if scores else None,
+        masks=[numbered(table) for table in mask_tables(results)],
+        audit=[numbered(table) for table in audit_tables(results)],
+        findings=[] if results.audit is None else audit_findings(results.audit),
         pictures=pictures,
     )
+
+
+def mask_tables(results: Results) -> list[Table]:
+    """Return the tables of the lung masks, none where there are no masks."""
+    if results.masks is None:
+        return []
+    implausible = [implausible_table(results.masks)] if results.masks.implausible else []
+    return [mask_table(results.masks), *implausible]
+
+
+def audit_tables(results: Results) -> list[Table]:
+    """Return the tables of the shortcut audit, none where there was no audit."""
+    return [] if results.audit is None else [audit_table(results.audit), audit_by_class_table(results.audit)]
 
 
 def _data_uri(svg: bytes) -> str:

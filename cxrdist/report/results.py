@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxrdist.errors import CxrdistError
+from cxrdist.report.audit import Audit
+from cxrdist.report.masks import MaskSummary
 from cxrdist.study.outoffold import OutOfFold
 
 
@@ -78,6 +80,10 @@ class Results:
     facts: Sequence[tuple[str, str]]
     """What is needed to do it again: fingerprint, seed, versions, hardware, seconds, command."""
     study_yaml: str
+    masks: MaskSummary | None = None
+    """Where a view needs lung masks."""
+    audit: Audit | None = None
+    """Where the study was audited for shortcuts."""
 
     def __post_init__(self) -> None:
         if tuple(one.label for one in self.cohort.classes) != self.classes:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cxrdist.errors import CxrdistError
 from cxrdist.report.learning_figures import learning_picture
-from cxrdist.report.page import render_page
+from cxrdist.report.masks import mask_pictures
+from cxrdist.report.page import audit_tables, mask_tables, render_page
 from cxrdist.report.render import render_csv, render_latex, render_markdown
 from cxrdist.report.results import Results
 from cxrdist.report.roc_figures import comparison_picture, roc_picture
@@ -42,7 +43,8 @@ def write_report(results: Results, folder: Path) -> Path:
     if len(set(names)) < len(names):
         raise CxrdistError(f"Two variants would have the same file names: {', '.join(sorted(names))}.")
     scores = all_scores(results)
-    for table in [*_score_tables(results, scores), cohort_table(results), fold_counts_table(results)]:
+    tables = [*_score_tables(results, scores), cohort_table(results), fold_counts_table(results)]
+    for table in [*tables, *mask_tables(results), *audit_tables(results)]:
         for ending, render in (("csv", render_csv), ("md", render_markdown), ("tex", render_latex)):
             _write(folder / "tables" / f"{table.name}.{ending}", render(table).encode())
     pictures = _pictures(results, scores)
@@ -66,6 +68,7 @@ def _pictures(results: Results, scores: Sequence[VariantScores]) -> list[Picture
         *comparison,
         *(roc_picture(results, one) for one in scores),
         *(picture for picture in learning if picture is not None),
+        *(mask_pictures(results.masks) if results.masks else []),
     ]
 
 

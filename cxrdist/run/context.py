@@ -16,6 +16,7 @@ from cxrdist.cohort.shards import ShardSet
 from cxrdist.config.models import Study
 from cxrdist.errors import CxrdistError
 from cxrdist.run.store import Store
+from cxrdist.run.study_masks import open_masks
 from cxrdist.study import layout
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import FeatureJob, FoldJob, Variant
@@ -32,6 +33,8 @@ class Plan:
     pixels: str
     shards: str
     """Folder of the shards."""
+    masks: str | None
+    """File of the lung masks, None where no view needs any."""
     cache: str
     recipe: Recipe
     networks: Mapping[str, Network]
@@ -52,7 +55,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return plain data; `from_json` reads it back."""
         return {
-            **{key: getattr(self, key) for key in ("study", "cohort", "pixels", "shards", "cache")},
+            **{key: getattr(self, key) for key in ("study", "cohort", "pixels", "shards", "masks", "cache")},
             "recipe": vars(self.recipe),
             "networks": {model: vars(network) for model, network in self.networks.items()},
             "weights": dict(self.weights),
@@ -65,7 +68,7 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> "Plan":
         """Read what `to_json` wrote."""
         return cls(
-            **{key: data[key] for key in ("study", "cohort", "pixels", "shards", "cache", "weights")},
+            **{key: data[key] for key in ("study", "cohort", "pixels", "shards", "masks", "cache", "weights")},
             recipe=Recipe(**data["recipe"]),
             networks={model: Network(**network) for model, network in data["networks"].items()},
             jobs=tuple(FoldJob(**{**job, "variant": Variant(**job["variant"])}) for job in data["jobs"]),
@@ -164,7 +167,9 @@ class Context:
     @functools.cached_property
     def masks(self) -> SelectedRows | None:
         """Lung masks by row of the cohort, where a view needs them."""
-        return SelectedRows(self._shards.take_masks, self._shard_rows) if self.study.needs_masks else None
+        if self.plan.masks is None:
+            return None
+        return SelectedRows(open_masks(Path(self.plan.masks), self._shards.pixels.side).take, self._shard_rows)
 
     def units_of(self, variant: Variant) -> list[FeatureJob]:
         """The units that compute the variant's features, in order of rows."""

@@ -1,13 +1,12 @@
 """What a person sees of a run: bars on a terminal, plain lines in a log."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from cxrdist.run.board import Event
-from cxrdist.run.context import Plan
 from cxrdist.study.queue import ENDED, State, Unit
 
 LOG_SECONDS = 5.0
@@ -37,12 +36,17 @@ class ConsoleDisplay:
         if done == total or self._due():
             self.say(f"decoded {done} of {total} images")
 
-    def begin(self, plan: Plan, units: Sequence[Unit]) -> None:
-        """Show that work on these units begins."""
+    def masked(self, done: int, total: int) -> None:
+        """Show how many lung masks are made."""
+        if done == total or self._due():
+            self.say(f"made {done} of {total} lung masks")
+
+    def begin(self, units: Sequence[Unit], jobs: Collection[str], epochs: int) -> None:
+        """Show that work on these units begins; `jobs` are the keys of those that train, for `epochs`."""
         self._units = {unit.key: unit for unit in units}
         self._share = dict.fromkeys(self._units, 0.0)
-        self._epochs = plan.recipe.epochs
-        self._jobs = {job.key for job in plan.jobs} & set(self._units)
+        self._epochs = epochs
+        self._jobs = set(jobs) & set(self._units)
         self._started = time.monotonic()
         if self._console.is_terminal:
             columns = (
@@ -85,11 +89,7 @@ class ConsoleDisplay:
             self._tasks[event.key] = self._bars.add_task(event.key, total=total, text="")
 
     def _epoch(self, event: Event) -> None:
-        m = dict(event.measures)
-        text = (
-            f"loss {m['train_loss']:.3f} / {m['validation_loss']:.3f}  "
-            f"accuracy {m['train_accuracy']:.3f} / {m['validation_accuracy']:.3f} (training / validation)"
-        )
+        text = _measures(dict(event.measures))
         if self._bars is not None:
             self._bars.update(self._tasks[event.key], completed=event.epoch, text=text)
             self._bars.update(self._tasks[""], text=self._left())
@@ -131,6 +131,15 @@ class ConsoleDisplay:
             return False
         self._last_line = now
         return True
+
+
+def _measures(m: dict[str, float]) -> str:
+    if "validation_loss" not in m:
+        return f"loss {m['train_loss']:.3f}  Dice {m['train_dice']:.3f} (training)"
+    return (
+        f"loss {m['train_loss']:.3f} / {m['validation_loss']:.3f}  "
+        f"accuracy {m['train_accuracy']:.3f} / {m['validation_accuracy']:.3f} (training / validation)"
+    )
 
 
 def duration(seconds: float) -> str:

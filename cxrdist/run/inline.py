@@ -8,8 +8,8 @@ import torch
 
 from cxrdist.learn.train import use_determinism
 from cxrdist.run.board import Board, Event, Outcome
-from cxrdist.run.context import Context
 from cxrdist.run.lane import work
+from cxrdist.run.workload import open_workload
 from cxrdist.study.queue import Unit
 
 
@@ -31,5 +31,5 @@ class InlineExecutor:
         use_determinism(self._threads)
         board = Board(units, retries, listener)
         board.join("inline", "inline")
-        work(board, Context(run_dir, available_device()), "inline")
+        work(board, open_workload(run_dir, available_device()), "inline")
         return board.outcome()

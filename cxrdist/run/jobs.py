@@ -46,12 +46,12 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
     started = last_checkpoint = time.monotonic()
     training, validation, test = (torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part)
     model, source = _model_and_source(context, job, torch.cat([training, validation, test]))
-    progress = load_progress(store.path(files.checkpoint), job.fingerprint)
+    progress = load_progress(store.path(files.checkpoint), job.fingerprint, Epoch)
     if progress:
         tracker.resume(len(progress.history))
     _write_progress(context, job, lane, progress.history if progress else [])
 
-    def after_epoch(epoch: Epoch, snapshot: Callable[[], Progress]) -> None:
+    def after_epoch(epoch: Epoch, snapshot: Callable[[], Progress[Epoch]]) -> None:
         nonlocal last_checkpoint
         state = snapshot()
         due = time.monotonic() - last_checkpoint >= context.study.execution.checkpoint_seconds

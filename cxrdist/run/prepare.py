@@ -5,21 +5,31 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
-from cxrdist.cohort.chunks import Quarantined
+from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
 from cxrdist.cohort.table import Cohort, load_cohort
-from cxrdist.config.models import Study
+from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.learn.features import head_pools
 from cxrdist.learn.weights import find_weights, hash_weights
 from cxrdist.run.context import Plan, folds_table, write_table
 from cxrdist.run.store import Store
+from cxrdist.run.study_masks import (
+    StudyMasks,
+    dropped_for_masks,
+    mask_doubts,
+    mask_examples,
+    mask_origin,
+    publish_masks,
+    quality_summary,
+    study_masks,
+)
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts, make_folds
@@ -32,8 +42,6 @@ from cxrdist.study.plan import (
     plan_fold_jobs,
 )
 from cxrdist.study.recipe import ModelName, Network, Recipe
-
-ChunkRunner = Callable[..., Any]
 
 NO_MASK = "has no lung mask"
 
@@ -61,29 +69,29 @@ def open_cohort(study: Study) -> Cohort:
     return load_cohort(study.manifest_path(), Path(study.cohort.images), study.cohort.classes)
 
 
-def cache_folder(study: Study) -> Path:
-    """Return the folder of decoded images and features: the study's, or the user's cache folder."""
-    if study.execution.cache is not None:
-        return Path(study.execution.cache)
+def cache_folder(execution: ExecutionConfig) -> Path:
+    """Return the folder of decoded images, masks and features: the one given, or the user's cache folder."""
+    if execution.cache is not None:
+        return Path(execution.cache)
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "cxrdist"
 
 
 def with_masks_only(cohort: Cohort, study: Study) -> tuple[Cohort, list[Quarantined]]:
-    """Apply the study's policy to images without a lung mask, where a view needs one; return who is left out.
+    """Apply the study's policy to images without a mask file, where masks are files; return who is left out.
 
     Raises:
         UserError: the policy is `error` and there are such images.
     """
     has_mask = np.array([path is not None for path in cohort.table.column("mask_path").to_pylist()])
-    if not study.needs_masks or has_mask.all():
+    if mask_origin(study, cohort) != "files" or has_mask.all():
         return cohort, []
     n_missing = int((~has_mask).sum())
-    if study.cohort.missing_mask == "error":
+    if study.lungs.missing == "error":
         absent = first_few(name for name, there in zip(cohort.image_ids, has_mask, strict=True) if not there)
         raise UserError(
-            f"View 'segmented' needs a lung mask for every image, but {n_missing} of {len(has_mask)} have none "
-            f"({absent}); give mask_path in the manifest, set cohort.missing_mask to 'drop', or leave the view out."
+            f"lungs.masks is 'files', but {n_missing} of {len(has_mask)} images have no mask file ({absent}); give "
+            "mask_path in the manifest, set lungs.missing to 'drop', or lungs.masks to 'network'."
         )
     dropped = cohort.subset(~has_mask).table
     paths = zip(dropped.column("image_id").to_pylist(), dropped.column("path").to_pylist(), strict=True)
@@ -136,8 +144,11 @@ def prepare(
     study: Study,
     store: Store,
     *,
+    device: Callable[[], torch.device],
     run_chunks: ChunkRunner | None = None,
+    run_mask_chunks: ChunkRunner | None = None,
     on_decoded: Callable[[int, int], None] | None = None,
+    on_masked: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Decode what is not decoded yet, make folds and plan, and write them into the run directory.
@@ -145,8 +156,11 @@ def prepare(
     Args:
         study: the study.
         store: the run directory.
+        device: where lung masks are made, a GPU or the CPU.
         run_chunks: where decoding is done; by default on this machine's cores.
+        run_mask_chunks: where masks are made; by default here, too.
         on_decoded: told the number of images decoded so far, and of all.
+        on_masked: told the number of lung masks made so far, and of all that are not there yet.
         on_note: told what the user should know, a sentence each.
 
     Raises:
@@ -155,26 +169,38 @@ def prepare(
     cohort, left_out = with_masks_only(open_cohort(study), study)
     n_asked = len(cohort.image_ids) + len(left_out)
     networks, weights = networks_of(study)
+    cache = cache_folder(study.execution)
+    origin = mask_origin(study, cohort)
     shards = prepare_shards(
         cohort,
         Preprocessing(**study.preprocessing.model_dump()),
-        cache_folder(study),
-        with_masks=study.needs_masks,
+        cache,
+        with_masks=origin == "files",
         run_chunks=run_chunks,
         on_progress=on_decoded,
         on_note=on_note,
     )
     check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
     left_out += shards.quarantine
+    masks = None
+    if origin is not None:
+        masks = study_masks(
+            study, origin, shards, cache, device=device(), run_chunks=run_mask_chunks, on_progress=on_masked
+        )
+        left_out += dropped_for_masks(masks, shards, cohort)
     doubts = []
     if left_out:
         reasons = first_few(f"{q.image_id} {q.reason}" for q in left_out)
         doubts.append(f"{len(left_out)} of {n_asked} images are not used ({reasons})")
-    decoded = set(shards.image_ids)
+    if masks is not None:
+        _write_masks(study, store, masks, shards, cohort)
+        doubts += mask_doubts(study, masks, cohort)
+    decoded = {name for row, name in enumerate(shards.image_ids) if masks is None or masks.keep[row]}
     cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
     doubts += [*cohort.doubts(), *grouping_doubts(study)]
     folds = divide(cohort, study)
-    plan = replace(make_plan(study, cohort, folds, shards, networks, weights), doubts=tuple(doubts))
+    mask_file = (None, None) if masks is None else publish_masks(masks, shards, cache)
+    plan = replace(make_plan(study, cohort, folds, shards, mask_file, networks, weights), doubts=tuple(doubts))
     _write(study, store, cohort, folds, plan, left_out)
     return Prepared(study, cohort, folds, plan, shards)
 
@@ -196,6 +222,7 @@ def make_plan(
     cohort: Cohort,
     folds: Folds,
     shards: ShardSet,
+    mask_file: tuple[Path | None, str | None],
     networks: dict[str, Network],
     weights: dict[str, str | None],
 ) -> Plan:
@@ -206,7 +233,7 @@ def make_plan(
     for variant in make_variants(study.variants.views, study.variants.models):
         network = networks[variant.model]
         # The same pixels in another cohort are other rows; masks count where the view uses them.
-        masks = None if variant.view == "whole" else shards.masks_hash
+        masks = None if variant.view == "whole" else mask_file[1]
         rows = fingerprint({"pixels": shards.pixels_hash, "masks": masks, "rows": list(cohort.image_ids)})
         jobs += plan_fold_jobs(
             variant, network, recipe, folds, cohort=cohort.content_hash, pixels=rows, seed=study.seed
@@ -219,7 +246,8 @@ def make_plan(
         cohort=cohort.content_hash,
         pixels=shards.pixels_hash,
         shards=str(shards.folder),
-        cache=str(cache_folder(study)),
+        masks=None if mask_file[0] is None else str(mask_file[0]),
+        cache=str(cache_folder(study.execution)),
         recipe=recipe,
         networks=networks,
         weights=weights,
@@ -235,6 +263,11 @@ def fold_counts(folds: Folds, cohort: Cohort) -> list[dict[str, dict[str, int]]]
         {part.name.lower(): dict(zip(cohort.classes, counts[fold, part].tolist(), strict=True)) for part in Part}
         for fold in range(folds.n_folds)
     ]
+
+
+def _write_masks(study: Study, store: Store, masks: StudyMasks, shards: ShardSet, cohort: Cohort) -> None:
+    store.write_json(layout.MASKS, quality_summary(masks, shards, cohort, study.lungs))
+    write_table(store, layout.MASK_EXAMPLES, mask_examples(masks, shards, cohort))
 
 
 def _write(study: Study, store: Store, cohort: Cohort, folds: Folds, plan: Plan, left_out: list[Quarantined]) -> None:

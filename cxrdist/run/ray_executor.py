@@ -117,9 +117,9 @@ class RayBoard:
 def run_lane(config: dict[str, Any]) -> None:
     """Be a lane: what each Ray Train worker does."""
     from cxrdist.learn.train import use_determinism
-    from cxrdist.run.context import Context
     from cxrdist.run.inline import available_device
     from cxrdist.run.lane import work
+    from cxrdist.run.workload import open_workload
 
     # All workers of a restarted run know that they belong together; a dead lane's claims are those of another group.
     group = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
@@ -127,7 +127,7 @@ def run_lane(config: dict[str, Any]) -> None:
     board = RayBoard(config["board"])
     board.join(lane, group)
     use_determinism(config["threads"])
-    work(board, Context(Path(config["run_dir"]), available_device()), lane)
+    work(board, open_workload(Path(config["run_dir"]), available_device()), lane)
 
 
 class RayExecutor:

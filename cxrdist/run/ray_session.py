@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
+import torch
 
+from cxrdist.cohort.chunks import C, R
 from cxrdist.errors import UserError
 
 _ANSWER_SECONDS = 10.0
@@ -91,11 +93,25 @@ class RaySession:
         """Return the cluster's resources."""
         return dict(ray.cluster_resources())
 
-    def run_chunks(self, function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
-        """Apply `function` to each chunk in Ray tasks; results in the order in which they are ready."""
+    def device(self) -> torch.device:
+        """Return what kind of device the cluster's workers compute on."""
+        if self.is_local:
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.start()
-        remote = ray.remote(function)
-        limit = 2 * max(1, int(self.resources().get("CPU", 1)))
+        return torch.device("cuda" if self.resources().get("GPU", 0) >= 1 else "cpu")
+
+    def run_chunks(self, function: Callable[[C], R], chunks: Sequence[C]) -> Iterator[R]:
+        """Apply `function` to each chunk in Ray tasks; results in the order in which they are ready."""
+        return self._run(function, chunks, gpus=0)
+
+    def run_device_chunks(self, function: Callable[[C], R], chunks: Sequence[C]) -> Iterator[R]:
+        """Do as `run_chunks`, each task with a GPU of its own where the cluster has any."""
+        return self._run(function, chunks, gpus=1 if self.device().type == "cuda" else 0)
+
+    def _run(self, function: Callable[[C], R], chunks: Sequence[C], *, gpus: int) -> Iterator[R]:
+        self.start()
+        remote = ray.remote(num_gpus=gpus)(function)
+        limit = 2 * max(1, int(self.resources().get("GPU" if gpus else "CPU", 1)))
         waiting = list(reversed(chunks))
         running: list[Any] = []
         while waiting or running:

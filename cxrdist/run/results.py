@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +34,25 @@ class Standing(StrEnum):
     """Done for another study file, cohort or image: to be done again."""
 
 
+class Job(Protocol):
+    """A unit of work that leaves predictions: a fold job, or one of the lung network's."""
+
+    @property
+    def key(self) -> str:
+        """Names it and its folder."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that can change its predictions."""
+        ...
+
+
 @dataclass(frozen=True)
 class JobStatus:
-    """A fold job as the files show it."""
+    """A job as the files show it."""
 
-    job: FoldJob
+    job: Job
     standing: Standing
     epoch: int = 0
     epochs: int = 0
@@ -48,7 +62,7 @@ class JobStatus:
     reason: str = ""
 
 
-def job_status(store: Store, job: FoldJob, *, driver_lives: bool) -> JobStatus:
+def job_status(store: Store, job: Job, *, driver_lives: bool) -> JobStatus:
     """Say how a fold job stands."""
     files = JobFiles(job.key)
     done = store.read_json(files.done)
@@ -59,7 +73,7 @@ def job_status(store: Store, job: FoldJob, *, driver_lives: bool) -> JobStatus:
             epoch=done["epochs"],
             epochs=done["epochs"],
             seconds=done["seconds"],
-            accuracy=done["accuracy"],
+            accuracy=done.get("accuracy"),
             lane=done["lane"],
         )
     ended = store.read_json(files.ended)
@@ -72,13 +86,13 @@ def job_status(store: Store, job: FoldJob, *, driver_lives: bool) -> JobStatus:
     return JobStatus(job, Standing.STALE if done is not None or ended is not None else Standing.PENDING)
 
 
-def study_status(store: Store, plan: Plan) -> list[JobStatus]:
-    """Say how every fold job of the plan stands."""
+def all_statuses(store: Store, jobs: Sequence[Job]) -> list[JobStatus]:
+    """Say how every job of a plan stands."""
     lives = live_driver(store) is not None
-    return [job_status(store, job, driver_lives=lives) for job in plan.jobs]
+    return [job_status(store, job, driver_lives=lives) for job in jobs]
 
 
-def is_done(store: Store, job: FoldJob) -> bool:
+def is_done(store: Store, job: Job) -> bool:
     """Return whether the job's own mark of being done holds, and its predictions are those it was written for."""
     files = JobFiles(job.key)
     done = store.read_json(files.done)
@@ -90,7 +104,7 @@ def is_done(store: Store, job: FoldJob) -> bool:
         return False
 
 
-def has_diverged(store: Store, job: FoldJob) -> bool:
+def has_diverged(store: Store, job: Job) -> bool:
     """Return whether an earlier attempt at the same job diverged; another would again."""
     ended = store.read_json(JobFiles(job.key).ended) or {}
     return ended.get("fingerprint") == job.fingerprint and ended.get("state") == State.DIVERGED

@@ -77,8 +77,8 @@ def test_off_needs_no_quotes(study_file):
         ),
         (
             "zzz: 5\n",
-            "s.yaml:5: unknown key 'zzz'; valid keys of a study file: name, seed, cohort, preprocessing, folds, "
-            "variants, model, training, execution, tracking.",
+            "s.yaml:5: unknown key 'zzz'; valid keys of a study file: name, seed, cohort, preprocessing, lungs, "
+            "folds, variants, model, training, execution, tracking.",
         ),
         (
             "folds:\n  k: 3\n  group_by: patients\n",
@@ -87,7 +87,8 @@ def test_off_needs_no_quotes(study_file):
         ),
         (
             "variants:\n  views:\n  - whole\n  - wohle\n",
-            "s.yaml:8: variants.views.1 is 'wohle', but should be one of whole, segmented (did you mean 'whole'?).",
+            "s.yaml:8: variants.views.1 is 'wohle', but should be one of whole, segmented, lung_box, lungs_blanked "
+            "(did you mean 'whole'?).",
         ),
         (
             "execution: {workers: atuo}\n",
@@ -121,6 +122,21 @@ def test_off_needs_no_quotes(study_file):
             "s.yaml:5: folds: protocol 'holdout_batches' divides images, so it needs group_by 'image', not 'group' "
             "('kfold' and 'holdout_75_25' keep patients together).",
         ),
+        (
+            "lungs: {missing: drop}\n",
+            "s.yaml:5: lungs: missing 'drop' needs masks 'files', not 'auto' (the lung network makes one for every "
+            "image).",
+        ),
+        (
+            "lungs: {masks: network, missing: drop}\n",
+            "s.yaml:5: lungs: missing 'drop' needs masks 'files', not 'network' (the lung network makes one for every "
+            "image).",
+        ),
+        (
+            "lungs: {implausible: drpo}\n",
+            "s.yaml:5: lungs.implausible is 'drpo', but should be one of whole, drop, error (did you mean 'drop'?).",
+        ),
+        ("lungs: {weights: ''}\n", "s.yaml:5: lungs.weights is '', but should be at least 1 character long."),
         (
             'execution: {cache: "a\\0"}\n',
             "s.yaml:5: execution.cache is 'a\\x00', but should be a path: embedded null byte.",
@@ -264,9 +280,29 @@ def test_the_names_of_weights_are_no_paths(study_file, weights):
     assert load_study(study_file(f"model: {{weights: {weights}}}\n")).model.weights == weights
 
 
+def test_weights_of_the_lung_network_are_built_in_or_a_path_that_starts_at_the_file(study_file, tmp_path):
+    assert load_study(study_file()).lungs.weights == "builtin"
+    assert load_study(study_file("lungs: {weights: builtin}\n")).lungs.weights == "builtin"
+    assert load_study(study_file("lungs: {weights: l.safetensors}\n")).lungs.weights == str(tmp_path / "l.safetensors")
+
+
+def test_a_study_without_a_word_about_masks_makes_them_of_one_origin_and_loses_no_image(study_file):
+    lungs = load_study(study_file()).lungs
+    assert (lungs.masks, lungs.missing, lungs.implausible) == ("auto", "error", "whole")
+
+
+def test_images_without_a_mask_file_may_be_dropped_where_masks_are_files(study_file):
+    assert load_study(study_file("lungs: {masks: files, missing: drop}\n")).lungs.missing == "drop"
+
+
 def test_masks_are_needed_for_every_view_but_the_whole(study_file):
     assert not load_study(study_file()).needs_masks
     assert load_study(study_file("variants: {views: [whole, segmented]}\n")).needs_masks
+
+
+@pytest.mark.parametrize("view", ["segmented", "lung_box", "lungs_blanked"])
+def test_each_view_of_the_lungs_needs_masks_by_itself(study_file, view):
+    assert load_study(study_file(f"variants: {{views: [{view}]}}\n")).needs_masks
 
 
 def test_the_schema_describes_every_key():

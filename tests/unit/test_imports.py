@@ -22,7 +22,7 @@ def in_fresh_interpreter(code):
         "import cxrdist",
         "from click.testing import CliRunner; from cxrdist.cli import cli; "
         "assert all('Usage' in CliRunner().invoke(cli, [*words, '--help'], catch_exceptions=False).output "
-        "for words in ([], *([name] for name in cli.commands)))",
+        "for words in ([], *([name] for name in cli.commands), ['lungs', 'train'], ['lungs', 'apply']))",
     ],
     ids=["import", "help"],
 )

@@ -1,0 +1,161 @@
+"""`cxrdist audit`: how much of what a study's networks tell, they can tell without the lungs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cxrdist.cli.commands import make_report, run_to_end, shown
+from cxrdist.config import Study, load_study
+from cxrdist.errors import UserError
+from cxrdist.report.audit import Audit, AuditRow, Interval, Kind, audit_findings
+from cxrdist.report.audit_tables import audit_by_class_table, audit_table
+from cxrdist.report.render import render_text
+from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, run_cohort, source_studies
+from cxrdist.run.context import read_plan, read_study
+from cxrdist.run.display import ConsoleDisplay
+from cxrdist.run.results import collect
+from cxrdist.run.store import Store
+from cxrdist.stats.resampling import bootstrap_auc
+from cxrdist.study import layout
+from cxrdist.study.seeds import derive_seed
+
+RESAMPLES = 2000
+
+_KINDS: Mapping[str, Kind] = {"whole": "whole", "segmented": "segmented", "lungs_blanked": "lungs_blanked"}
+"""By view."""
+_SEES: Mapping[Kind, str] = {
+    "whole": "the whole image",
+    "segmented": "the lungs alone",
+    "lungs_blanked": "everything but the lungs",
+    "aspect": "aspect ratio of the file",
+    "size": "aspect ratio and size of the file",
+    "thumbnail": "a 16 x 16 thumbnail",
+}
+
+
+def audit_command(target: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None) -> None:
+    """Audit a run, or a study that need not have been run.
+
+    Raises:
+        CxrdistError: fold jobs failed or diverged; the others are done and kept.
+    """
+    study, folder = _study_and_folder(target, settings, overrides, run_dir)
+    store, run = Store(folder / layout.AUDIT_RUN), Store(folder)
+    display = ConsoleDisplay(Console())
+    if run.exists(layout.PLAN):
+        adopt_jobs(run, store, read_plan(run).jobs)
+    display.say("1. The study's models on whole images, on the lungs alone, and on everything but the lungs")
+    compared = audit_study(study)
+    run_to_end(compared, store.root, display)
+    cohort = run_cohort(store, study.cohort.classes)
+    rows = _network_rows(compared, store)
+    for label, of_source in source_studies(study, cohort, store.root).items():
+        display.say(f"2. The source of {label} images ({', '.join(of_source.cohort.classes)}), from whole images")
+        source_store = Store(store.root / Path(of_source.cohort.manifest).stem)
+        run_to_end(of_source, source_store.root, display)
+        rows += _source_rows(of_source, source_store, label)
+    display.say("3. Linear classifiers of the files' shapes and of thumbnails")
+    plan = read_plan(store)
+    for probe in linear_probes(store, compared, plan, cohort):
+        tested = ~np.isnan(probe.probabilities).any(axis=1)
+        groups = cohort.groups(study.folds.group_by)
+        rows.append(
+            _row(
+                study,
+                probe.kind,
+                probe.kind,
+                _SEES[probe.kind],
+                cohort.classes,
+                cohort.labels[tested],
+                probe.probabilities[tested],
+                groups[tested],
+            )
+        )
+    audit = Audit(
+        tuple(rows),
+        tuple(cohort.doubts()),
+        f"95 % intervals by a bootstrap of {RESAMPLES:,} resamples of patients, stratified by class",
+    )
+    store.write_json(layout.AUDIT, {"cohort": plan.cohort, **audit.to_json()})
+    make_report(store.root)
+    for table in (audit_table(audit), audit_by_class_table(audit)):
+        click.echo(render_text(table))
+    for finding in audit_findings(audit):
+        click.echo(f"- {finding}")
+    click.echo(f"report: {shown(store.path(f'{layout.REPORT}/index.html'))}")
+
+
+def _study_and_folder(
+    target: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None
+) -> tuple[Study, Path]:
+    if not target.is_dir():
+        study = load_study(target, settings=settings, overrides=overrides)
+        return study, (run_dir or Path("runs") / study.name).resolve()
+    if settings or run_dir or any(value is not None for value in overrides.values()):
+        raise UserError(
+            f"{target} is a run directory, whose study is given; options that change it need the study file instead."
+        )
+    store = Store(target.resolve())
+    if not store.exists(layout.PLAN):
+        raise UserError(f"{target} is neither a study file nor a run directory; `cxrdist run` makes one.")
+    return read_study(store), store.root
+
+
+def _network_rows(study: Study, store: Store) -> list[AuditRow]:
+    plan, cohort = read_plan(store), run_cohort(store, study.cohort.classes)
+    group_of = dict(zip(cohort.image_ids, cohort.groups(study.folds.group_by).tolist(), strict=True))
+    out_of_fold = collect(store, plan, study.cohort.classes, partial=False)
+    rows = []
+    for variant in plan.variants:
+        own = out_of_fold[variant.name]
+        kind = _KINDS[variant.view]
+        groups = np.array([group_of[image_id] for image_id in own.image_ids])
+        rows.append(_row(study, variant.name, kind, _SEES[kind], cohort.classes, own.truth, own.probabilities, groups))
+    return rows
+
+
+def _source_rows(study: Study, store: Store, label: str) -> list[AuditRow]:
+    plan, cohort = read_plan(store), run_cohort(store, study.cohort.classes)
+    group_of = dict(zip(cohort.image_ids, cohort.groups(study.folds.group_by).tolist(), strict=True))
+    rows = []
+    for name, own in collect(store, plan, study.cohort.classes, partial=False).items():
+        groups = np.array([group_of[image_id] for image_id in own.image_ids])
+        what = f"source of {label} images from the whole image"
+        rows.append(
+            _row(study, f"source-{label}-{name}", "source", what, cohort.classes, own.truth, own.probabilities, groups)
+        )
+    return rows
+
+
+def _row(
+    study: Study,
+    name: str,
+    kind: Kind,
+    sees: str,
+    classes: Sequence[str],
+    truth: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    groups: NDArray[np.str_],
+) -> AuditRow:
+    rng = np.random.default_rng(derive_seed(study.seed, "audit", name))
+    intervals = bootstrap_auc(truth, probabilities, groups, rng=rng, resamples=RESAMPLES)
+
+    def values(interval: Any) -> Interval:
+        return float(interval.value), float(interval.low), float(interval.high)
+
+    return AuditRow(
+        name=name,
+        sees=sees,
+        kind=kind,
+        classes=tuple(classes),
+        images=len(truth),
+        accuracy=float((probabilities.argmax(axis=1) == truth).mean()),
+        majority=float(np.bincount(truth).max() / len(truth)),
+        macro=values(intervals.macro),
+        by_class=tuple(values(one) for one in intervals.by_class),
+    )

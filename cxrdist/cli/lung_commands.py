@@ -1,0 +1,107 @@
+"""What the commands about lung masks do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from cxrdist.config.models import ExecutionConfig
+from cxrdist.errors import CxrdistError, UserError
+from cxrdist.lungs.train import LungRecipe
+from cxrdist.report.lungs import SetScores, lung_folds_table, lung_sets_table
+from cxrdist.report.masks import SourceMasks, mask_counts_table
+from cxrdist.report.render import render_csv, render_latex, render_markdown, render_text
+from cxrdist.report.table import Table
+from cxrdist.run.display import ConsoleDisplay
+from cxrdist.run.lung_apply import TABLE, apply_lungs
+from cxrdist.run.lung_driver import LungTraining, train_lungs
+from cxrdist.run.lung_plan import FINAL
+from cxrdist.run.lung_results import joined, read_lung_scores
+from cxrdist.run.store import Store
+from cxrdist.study import layout
+from cxrdist.study.layout import JobFiles
+
+_RECIPE = ("epochs", "small_epochs", "batch_size", "learning_rate", "schedule", "augmentation", "precision")
+_TRAINING = ("manifest", "images", "tests", "folds", "hold_out", "per_source", "with_heart", "init", "seed")
+
+
+def train_command(run_dir: Path, **options: Any) -> None:
+    """Train the lung network and print its tables.
+
+    Raises:
+        CxrdistError: jobs failed or diverged; the others are done and kept.
+    """
+    if options["folds"] == 1:
+        raise UserError("--folds is 1, but should be 0 for none, or at least 2: a fold is tested by another's network.")
+    if options["small_epochs"] >= options["epochs"]:
+        raise UserError(
+            f"--small-epochs is {options['small_epochs']}, but should be less than --epochs ({options['epochs']}): the "
+            "last epochs see whole images."
+        )
+    training = LungTraining(
+        **{key: options[key] for key in _TRAINING},
+        recipe=LungRecipe(**{key: options[key] for key in _RECIPE}),
+        execution=_execution(options).model_copy(update={"checkpoint_seconds": options["checkpoint_seconds"]}),
+    )
+    run_dir = run_dir.resolve()
+    summary = train_lungs(training, run_dir, ConsoleDisplay(Console()))
+    if summary.unfinished:
+        lines = "\n".join(f"  {key}  {o.state}: {o.reason}" for key, o in summary.unfinished.items())
+        raise CxrdistError(
+            f"{len(summary.unfinished)} of {len(summary.plan.jobs)} networks were not trained:\n{lines}\n"
+            "Run again to try the failed ones once more."
+        )
+    store = Store(run_dir)
+    scores = read_lung_scores(store, summary.plan)
+    tables = []
+    folds = {
+        int(job.key.removeprefix("fold-")): joined([one for one in scores if one.key == job.key])
+        for job in summary.plan.jobs
+        if job.key != FINAL
+    }
+    if folds:
+        tables.append(lung_folds_table(folds))
+    final = [SetScores(s.tested_on, s.source, s.everywhere, s.decided) for s in scores if s.key == FINAL]
+    if final:
+        tables.append(lung_sets_table(final))
+    for table in tables:
+        _write(store, table)
+        click.echo(render_text(table))
+    click.echo(f"network: {store.path(JobFiles(FINAL).model)}")
+
+
+def _write(store: Store, table: Table) -> None:
+    for ending, render in (("csv", render_csv), ("md", render_markdown), ("tex", render_latex)):
+        store.write_bytes(f"{layout.REPORT}/tables/{table.name}.{ending}", render(table).encode())
+
+
+def apply_command(out: Path, **options: Any) -> None:
+    """Make the masks of a cohort and print how many are implausible."""
+    made = apply_lungs(
+        options["manifest"],
+        options["images"],
+        out.resolve(),
+        options["weights"],
+        _execution(options),
+        ConsoleDisplay(Console()),
+    )
+    sources = {}
+    for source in sorted({one.source for one in made}):
+        own = [one.quality for one in made if one.source == source]
+        sources[source] = SourceMasks(
+            images=len(own),
+            implausible=sum(bool(quality.faults) for quality in own),
+            area=sum(quality.area for quality in own) / len(own),
+        )
+    click.echo(render_text(mask_counts_table(sources, f"From the lung network, weights {options['weights']}.")))
+    click.echo(f"masks: {out / TABLE}")
+
+
+def _execution(options: Mapping[str, Any]) -> ExecutionConfig:
+    return ExecutionConfig(
+        executor=options["executor"],
+        workers=options["workers"] or "auto",
+        cache=None if options["cache"] is None else str(options["cache"].resolve()),
+    )

@@ -1,0 +1,1 @@
+"""The lung network: its training, masks, and what may be wrong with them."""

@@ -1,0 +1,39 @@
+"""What is done to a lung mask after the network: specks go, pinholes are filled."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+SMALLEST = 0.02
+"""Share of the image below which an object or a hole is taken for an error of the network."""
+
+
+def clean_mask(inside: NDArray[np.bool_], smallest: float = SMALLEST) -> NDArray[np.bool_]:
+    """Remove small objects, then fill small holes.
+
+    Objects and holes are connected by their sides, not by corners (scikit-image's connectivity 1). A hole is
+    background that does not touch the image's border.
+
+    Args:
+        inside: [h, w].
+        smallest: share of the image's area; what is smaller is removed or filled, what is as large stays.
+
+    Returns:
+        A new mask [h, w]; cleaning it again changes nothing.
+    """
+    limit = smallest * inside.size
+    objects, areas = _regions(inside)
+    large = areas >= limit
+    large[0] = False
+    kept: NDArray[np.bool_] = large[objects]
+    background, areas = _regions(~kept)
+    small = areas < limit
+    for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
+        small[edge] = False
+    return kept | small[background]
+
+
+def _regions(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return [h, w] with the number of each pixel's region, 0 outside, and the regions' areas in pixels by number."""
+    regions: NDArray[np.int32] = ndimage.label(inside)[0]
+    return regions, np.bincount(regions.ravel())

@@ -1,0 +1,138 @@
+"""The shortcut audit's own studies: the variants without lungs, and the source of images within one class."""
+
+import io
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cxrdist.cohort.schema import COHORT_SCHEMA
+from cxrdist.cohort.shards import ShardSet
+from cxrdist.cohort.sizes import read_sizes
+from cxrdist.cohort.table import Cohort
+from cxrdist.config.models import Study
+from cxrdist.run.context import Plan, read_folds, read_table
+from cxrdist.run.store import Store
+from cxrdist.stats.probes import linear_probe, size_features, thumbnails
+from cxrdist.study import layout
+from cxrdist.study.folds import Part
+from cxrdist.study.layout import JobFiles
+from cxrdist.study.plan import FoldJob
+from cxrdist.study.seeds import derive_seed
+
+VIEWS = ("whole", "segmented", "lungs_blanked")
+"""What every model of a study is compared on."""
+
+_FEWEST_PATIENTS = 4
+"""Of a source, below which nothing is said of telling it from another."""
+
+
+ProbeKind = Literal["aspect", "size", "thumbnail"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier of something that shows no lungs."""
+
+    kind: ProbeKind
+    probabilities: NDArray[np.float64]
+    """[n, classes], out of fold; NaN where an image is never tested."""
+
+
+def audit_study(study: Study) -> Study:
+    """Return the study with the views that the audit compares."""
+    variants = study.variants.model_copy(update={"views": list(VIEWS)})
+    return study.model_copy(update={"name": f"{study.name}-audit", "variants": variants})
+
+
+def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
+    """Give the audit the results that the study's own run has; a fingerprint says later whether they still hold."""
+    for job in jobs:
+        files = JobFiles(job.key)
+        if run.exists(files.done) and not audit.exists(files.done):
+            for name in (files.history, files.predictions, files.done):
+                if run.exists(name):
+                    audit.path(name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(run.path(name), audit.path(name))
+
+
+def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Study]:
+    """Return for each class with several sources a study that tells these apart, from whole images.
+
+    Its folds are made by the study's own rule, by patient, among the images of the class; sources of fewer than four
+    patients are left out. Their manifests are written into `folder`.
+    """
+    studies = {}
+    groups, sources, labels = cohort.groups(study.folds.group_by), cohort.sources, cohort.labels
+    for index, label in enumerate(cohort.classes):
+        own = labels == index
+        patients = {s: len(np.unique(groups[own & (sources == s)])) for s in sorted(set(sources[own].tolist()) - {""})}
+        told = [source for source, count in patients.items() if count >= _FEWEST_PATIENTS]
+        if len(told) < 2:
+            continue
+        table = cohort.subset(own & np.isin(sources, told)).table
+        columns = {name: table.column(name) for name in COHORT_SCHEMA.names}
+        # With the source as the label too, every class would rightly be said to be of one source.
+        columns |= {"label": table.column("source"), "source": pa.nulls(table.num_rows, pa.string())}
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns), sink)
+        name = f"source-{index}"
+        Store(folder).write_bytes(f"{name}.parquet", sink.getvalue())
+        changes = {
+            "name": f"{study.name}-{name}",
+            "cohort": study.cohort.model_copy(
+                update={"manifest": str(folder / f"{name}.parquet"), "classes": told, "max_quarantined": 0.99}
+            ),
+            "variants": study.variants.model_copy(update={"views": ["whole"]}),
+            "folds": study.folds.model_copy(
+                update={"protocol": "kfold", "k": min(study.folds.k, *(patients[source] for source in told))}
+            ),
+        }
+        studies[label] = study.model_copy(update=changes)
+    return studies
+
+
+def linear_probes(store: Store, study: Study, plan: Plan, cohort: Cohort) -> list[Probe]:
+    """Try to tell the classes from the files' shapes and from thumbnails, with the folds of the study.
+
+    Args:
+        store: the run directory.
+        study: with the folder of the images, which are opened for their sizes.
+        plan: of the run.
+        cohort: of the run, in the order of its folds.
+    """
+    folds = read_folds(store)
+    test = folds.parts == Part.TEST
+    shards = ShardSet.open(Path(plan.shards))
+    row_of = {image_id: row for row, image_id in enumerate(shards.image_ids)}
+    rows = np.array([row_of[image_id] for image_id in cohort.image_ids], dtype=np.int64)
+    sizes = size_features(read_sizes(Path(study.cohort.images or "."), [str(path) for path in cohort.column("path")]))
+    features: dict[ProbeKind, NDArray[np.float64]] = {
+        "aspect": sizes[:, :1],
+        "size": sizes,
+        "thumbnail": thumbnails(shards.take(rows)),
+    }
+    return [
+        Probe(
+            kind,
+            linear_probe(
+                values,
+                cohort.labels,
+                test,
+                n_classes=len(cohort.classes),
+                seed=derive_seed(study.seed, "probe", kind) % 2**32,
+            ),
+        )
+        for kind, values in features.items()
+    ]
+
+
+def run_cohort(store: Store, classes: Sequence[str]) -> Cohort:
+    """Return the cohort of a run directory."""
+    return Cohort(read_table(store, layout.COHORT), store.root, tuple(classes))

@@ -1,0 +1,52 @@
+"""Reading what the training of the lung network left."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from cxrdist.run.lung_plan import LungPlan
+from cxrdist.run.results import is_done
+from cxrdist.run.store import Store
+from cxrdist.stats.overlap import Overlaps
+from cxrdist.study.layout import JobFiles
+
+
+@dataclass(frozen=True)
+class LungScores:
+    """How the network of one job does on the images of one source that it was not trained on."""
+
+    key: str
+    """Of the job."""
+    tested_on: str
+    source: str
+    everywhere: Overlaps
+    decided: Overlaps
+    """The same on the pixels that the masks decide: all, but for masks that include the heart."""
+
+
+def read_lung_scores(store: Store, plan: LungPlan) -> list[LungScores]:
+    """Return the scores of every job that is done, by job, set and source."""
+    return [scores for job in plan.jobs if is_done(store, job) for scores in _of_job(store, job.key)]
+
+
+def _of_job(store: Store, key: str) -> list[LungScores]:
+    table = pq.read_table(io.BytesIO(store.read_bytes(JobFiles(key).predictions)))
+    columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+    pairs = list(dict.fromkeys(zip(columns["tested_on"].tolist(), columns["source"].tolist(), strict=True)))
+    scores = []
+    for tested_on, source in pairs:
+        rows = np.flatnonzero((columns["tested_on"] == tested_on) & (columns["source"] == source))
+        counts = [
+            Overlaps(*(columns[f"{prefix}{kind}"][rows] for kind in ("intersection", "predicted", "truth")))
+            for prefix in ("", "decided_")
+        ]
+        scores.append(LungScores(key, tested_on, source, *counts))
+    return scores
+
+
+def joined(scores: Sequence[LungScores]) -> Overlaps:
+    """Return the overlaps of all images together."""
+    return Overlaps.join([one.everywhere for one in scores])

@@ -1,0 +1,170 @@
+"""Lung masks made by the network: each image's once, kept by the hash of its pixels and of the weights."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from cxrdist.cohort.chunks import CHUNK_IMAGES, ChunkRunner, run_on_cores
+from cxrdist.cohort.packing import pack_masks
+from cxrdist.cohort.publish import cache_errors
+from cxrdist.cohort.shards import ShardSet
+from cxrdist.lungs.segmenter import LungWeights, Segmenter
+from cxrdist.lungs.train import Precision, lung_precision
+from cxrdist.run.store import Store
+
+
+@dataclass(frozen=True)
+class MaskChunk:
+    """Images whose masks are made together; picklable."""
+
+    index: int
+    shards: Path
+    rows: tuple[int, ...]
+    weights: Path
+    precision: Precision
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class MadeMasks:
+    """The masks of a chunk; picklable."""
+
+    index: int
+    packed: NDArray[np.uint8]
+    """[n, ceil(side * side / 8)], see `cohort.packing`."""
+
+
+def segment_chunk(chunk: MaskChunk) -> MadeMasks:
+    """Make the masks of a chunk on this process's GPU, or in one thread: then every executor gives the same bytes."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = _shards(chunk.shards).take(np.array(chunk.rows, dtype=np.int64))
+    with _one_thread():
+        masks = _segmenter(chunk.weights, device, chunk.precision).masks(images)
+    return MadeMasks(chunk.index, pack_masks(masks))
+
+
+def network_masks(
+    shards: ShardSet,
+    weights: LungWeights,
+    cache: Path,
+    *,
+    device: torch.device,
+    run_chunks: ChunkRunner | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Return the masks of all images of `shards`, packed: uint8 [n, ceil(side * side / 8)].
+
+    Masks lie in `cache/lungs/<network and side>`, in Arrow files that are written whole, by the hash of the decoded
+    pixels: an image that another study or cohort has as well is not segmented again, and what a killed process had
+    made is kept.
+
+    Args:
+        shards: decoded images.
+        weights: of the network.
+        cache: folder for everything that can be made again.
+        device: where `run_chunks` does its work: a GPU or the CPU; it decides on the precision.
+        run_chunks: where masks are made; by default in one process a core, or on this process's GPU.
+        on_progress: told the number of masks made so far, and of all that are to be made.
+
+    Raises:
+        UserError: the cache cannot be written, or the weights are of another network.
+    """
+    # Here, so that a wrong file is one sentence and not a failure of every worker.
+    Segmenter.load(weights.path, torch.device("cpu"))
+    precision: Precision = "bf16" if lung_precision("auto", device) is torch.bfloat16 else "fp32"
+    side = shards.pixels.side
+    store = Store(cache / "lungs" / f"{weights.key(precision, device)}-{side}")
+    hashes = [_image_hash(shards, row) for row in range(len(shards.image_ids))]
+    known = _read_known(store)
+    missing = list({digest: row for row, digest in enumerate(hashes) if digest not in known}.values())
+    chunks = [
+        MaskChunk(index, shards.folder, tuple(missing[start : start + CHUNK_IMAGES]), weights.path, precision)
+        for index, start in enumerate(range(0, len(missing), CHUNK_IMAGES))
+    ]
+    done = 0
+    for made in _run(chunks, device, run_chunks):
+        rows = chunks[made.index].rows
+        part = dict(zip((hashes[row] for row in rows), made.packed, strict=True))
+        with cache_errors(cache):
+            _write_part(store, part)
+        known.update(part)
+        done += len(rows)
+        if on_progress is not None:
+            on_progress(done, len(missing))
+    return np.stack([known[digest] for digest in hashes])
+
+
+def _run(chunks: Sequence[MaskChunk], device: torch.device, run_chunks: ChunkRunner | None) -> Iterator[MadeMasks]:
+    if run_chunks is not None:
+        return run_chunks(segment_chunk, chunks)
+    # Processes would each want a share of the GPU's memory, and one fills the GPU.
+    return map(segment_chunk, chunks) if device.type == "cuda" else run_on_cores(segment_chunk, chunks)
+
+
+def _image_hash(shards: ShardSet, row: int) -> bytes:
+    return hashlib.sha256(shards.take(np.array([row], dtype=np.int64)).tobytes()).digest()
+
+
+def _read_known(store: Store) -> dict[bytes, NDArray[np.uint8]]:
+    """Return the masks that are there, by the image's hash; a damaged file counts as none."""
+    known: dict[bytes, NDArray[np.uint8]] = {}
+    for path in sorted(store.root.glob("*.arrow")):
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            packed = table.column("mask").combine_chunks().to_numpy_ndarray()
+            hashes = table.column("pixels_sha256").to_pylist()
+        except (OSError, pa.ArrowException, KeyError, ValueError):
+            continue
+        known.update(zip(hashes, packed, strict=True))
+    return known
+
+
+def _write_part(store: Store, part: dict[bytes, NDArray[np.uint8]]) -> None:
+    table = pa.table(
+        {
+            "pixels_sha256": pa.array(list(part), pa.binary(32)),
+            "mask": pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(list(part.values()))),
+        }
+    )
+    write_arrow(store, f"{hashlib.sha256(b''.join(part)).hexdigest()[:32]}.arrow", table)
+
+
+def write_arrow(store: Store, name: str, table: pa.Table) -> None:
+    """Write an Arrow IPC file that can be memory-mapped."""
+
+    def write(path: Path) -> None:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    store.write_file(name, write)
+
+
+@functools.cache
+def _segmenter(weights: Path, device: torch.device, precision: Precision) -> Segmenter:
+    return Segmenter.load(weights, device, precision)
+
+
+@functools.cache
+def _shards(folder: Path) -> ShardSet:
+    return ShardSet.open(folder)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one core: processes side by side use all of them, and threads would change the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,74 @@
+"""The units of a study: fold jobs, followed by a tracker, and features of frozen trunks."""
+
+from dataclasses import asdict
+
+from cxrdist.learn.train import DivergedError, Epoch
+from cxrdist.run.board import BoardClient
+from cxrdist.run.context import Context
+from cxrdist.run.jobs import do_feature_job, do_fold_job, tracking_id
+from cxrdist.run.lane import UnitDivergedError
+from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker, WandbTracker
+from cxrdist.study.layout import JobFiles
+from cxrdist.study.plan import FoldJob
+from cxrdist.study.queue import State
+
+
+class StudyWorkload:
+    """Does fold jobs and feature jobs."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def do(self, board: BoardClient, lane: str, key: str) -> None:
+        """Do one unit.
+
+        Raises:
+            UnitDivergedError: the loss of a fold job stopped being finite.
+        """
+        context = self._context
+        if key in context.features:
+            do_feature_job(context, context.features[key])
+        else:
+            _do_tracked(board, context, lane, context.jobs[key])
+
+
+def _do_tracked(board: BoardClient, context: Context, lane: str, job: FoldJob) -> None:
+    tracker = _tracker(board, context, lane, job)
+    done = False
+
+    def on_epoch(epoch: Epoch) -> None:
+        measures = tuple((key, float(value)) for key, value in asdict(epoch).items() if key != "epoch")
+        board.epoch(lane, job.key, epoch.epoch, measures)
+
+    try:
+        do_fold_job(context, job, lane, tracker, on_epoch)
+        done = True
+    except DivergedError as error:
+        end = {"fingerprint": job.fingerprint, "state": str(State.DIVERGED), "reason": str(error)}
+        context.store.write_json(JobFiles(job.key).ended, end)
+        raise UnitDivergedError(str(error)) from error
+    finally:
+        tracker.finish(failed=not done)
+
+
+def _tracker(board: BoardClient, context: Context, lane: str, job: FoldJob) -> Tracker:
+    study = context.study
+    if study.tracking.wandb == "off":
+        return NoTracker()
+    return GuardedTracker(
+        lambda: WandbTracker(
+            study.tracking,
+            run_id=tracking_id(context, job),
+            name=job.key,
+            group=study.name,
+            facts={
+                "variant": job.variant.name,
+                "fold": job.fold,
+                "seed": study.seed,
+                "training": study.training.model_dump(mode="json"),
+                "model": study.model.model_dump(mode="json", exclude={"weights"}),
+            },
+            folder=context.store.root,
+        ),
+        lambda text: board.note(lane, text),
+    )
