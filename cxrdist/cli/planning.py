@@ -7,14 +7,17 @@ from typing import Any
 import click
 
 from cxrdist.cli.gather import cohort_summary, fold_summaries
+from cxrdist.cohort.table import Cohort
 from cxrdist.config import Study, load_study
 from cxrdist.learn.memory import training_bytes
 from cxrdist.learn.models import count_parameters
 from cxrdist.learn.weights import IMAGENET
+from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
 from cxrdist.report.tables import cohort_table, fold_counts_table
 from cxrdist.run.prepare import divide, grouping_doubts, network_of, networks_of, open_cohort, with_masks_only
+from cxrdist.run.study_masks import mask_origin, mixture_note
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import image_passes, make_variants
 from cxrdist.study.recipe import Network, Recipe
@@ -31,6 +34,9 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
     networks: dict[str, Network] = {m: network_of(study, m, study.model.weights) for m in study.variants.models}
     variants = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
     doubts = [*cohort.doubts(), *grouping_doubts(study)]
+    note = mixture_note(study, cohort)
+    if note:
+        doubts.insert(0, note)
     if left_out:
         doubts.insert(0, f"{len(left_out)} images have no lung mask and are left out of every variant")
     nothing_yet = Results(
@@ -49,7 +55,7 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
     )
     click.echo(render_text(cohort_table(nothing_yet)))
     click.echo(render_text(fold_counts_table(nothing_yet)))
-    click.echo(_work(study, folds, networks, len(cohort.image_ids)))
+    click.echo(_work(study, folds, networks, len(cohort.image_ids)) + _masks(study, cohort))
     click.echo("\n".join(f"Warning: {doubt}." for doubt in doubts) if doubts else "No warnings.")
 
 
@@ -74,6 +80,17 @@ def _work(study: Study, folds: Folds, networks: Mapping[str, Network], n_images:
     pixels = n_images * study.preprocessing.size**2
     lines.append(f"decoded images: {pixels / 1e6:,.0f} MB, shared by the workers of a machine")
     return "\n".join(lines) + "\n"
+
+
+def _masks(study: Study, cohort: Cohort) -> str:
+    match mask_origin(study, cohort):
+        case "files":
+            return "lung masks: the manifest's files\n"
+        case "network":
+            LungWeights.find(study.lungs.weights)
+            return f"lung masks: by the lung network, weights {study.lungs.weights}, for images that have none yet\n"
+        case None:
+            return ""
 
 
 def _count(n: int, thing: str) -> str:
