@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -33,7 +33,6 @@ from cxrdist.config import (
 )
 from cxrdist.errors import CxrdistError
 from cxrdist.run.board import Event
-from cxrdist.run.context import Plan
 from cxrdist.run.driver import run_study
 from cxrdist.run.store import Store
 from cxrdist.study.layout import JobFiles
@@ -60,7 +59,10 @@ class Recorder:
     def decoded(self, _done: int, _total: int) -> None:
         pass
 
-    def begin(self, _plan: Plan, _units: Sequence[Unit]) -> None:
+    def masked(self, _done: int, _total: int) -> None:
+        pass
+
+    def begin(self, _units: Sequence[Unit], _jobs: Collection[str], _epochs: int) -> None:
         self.planned = time.time()
 
     def event(self, event: Event) -> None:

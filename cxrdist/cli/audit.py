@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cxrdist.cli.commands import make_report, run_to_end, shown
+from cxrdist.cli.commands import make_report, require_study, run_to_end, shown
 from cxrdist.config import Study, load_study
 from cxrdist.errors import UserError
 from cxrdist.report.audit import Audit, AuditRow, Interval, Kind, audit_findings
@@ -103,6 +103,7 @@ def _study_and_folder(
     store = Store(target.resolve())
     if not store.exists(layout.PLAN):
         raise UserError(f"{target} is neither a study file nor a run directory; `cxrdist run` makes one.")
+    require_study(store)
     return read_study(store), store.root
 
 

@@ -93,7 +93,7 @@ def status_command(run_dir: Path) -> None:
 
 def report_command(run_dir: Path, *, partial: bool) -> None:
     """Make tables, figures and the page."""
-    _existing_run(run_dir)
+    require_study(_existing_run(run_dir))
     print_report(run_dir.resolve(), partial=partial)
 
 
@@ -116,6 +116,18 @@ def _existing_run(run_dir: Path) -> Store:
     if not store.exists(layout.PLAN):
         raise UserError(f"{run_dir} is not a run directory (it holds no {layout.PLAN}); `cxrdist run` makes one.")
     return store
+
+
+def require_study(store: Store) -> None:
+    """Refuse a run directory that holds something else.
+
+    Raises:
+        UserError: the lung network is trained there.
+    """
+    if (store.read_json(layout.PLAN) or {}).get("kind") == LUNGS:
+        raise UserError(
+            f"{store.root} holds the training of a lung network, not a study; `cxrdist status` shows how it stands."
+        )
 
 
 def print_report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:

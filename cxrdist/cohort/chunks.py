@@ -91,6 +91,10 @@ class ChunkRunner(Protocol):
         ...
 
 
+DecodeRunner = Callable[[Callable[[DecodeChunk], DecodedChunk], Sequence[DecodeChunk]], Iterator[DecodedChunk]]
+"""What decoding needs of a `ChunkRunner`."""
+
+
 def decode_chunk(chunk: DecodeChunk) -> DecodedChunk:
     """Decode the chunk's files; a file that cannot be used is a failure with the reason, never an exception."""
     decoded, failures = [], []

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from cxrdist.cohort.chunks import (
     CHUNK_IMAGES,
-    ChunkRunner,
     DecodeChunk,
     DecodedChunk,
+    DecodeRunner,
     ImageFile,
     Quarantined,
     decode_chunk,
@@ -51,7 +51,7 @@ def prepare_shards(
     cache: Path,
     *,
     with_masks: bool,
-    run_chunks: ChunkRunner | None = None,
+    run_chunks: DecodeRunner | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     max_shard_bytes: int = 256 * 2**20,
@@ -207,7 +207,7 @@ class _Writer:
         self._quarantine: list[Quarantined] = []
 
     def write(
-        self, plan: Sequence[Sequence[DecodeChunk]], run: ChunkRunner, on_progress: Callable[[int, int], None] | None
+        self, plan: Sequence[Sequence[DecodeChunk]], run: DecodeRunner, on_progress: Callable[[int, int], None] | None
     ) -> None:
         chunks = [chunk for part in plan for chunk in part]
         part_of = [number for number, part in enumerate(plan) for _ in part]

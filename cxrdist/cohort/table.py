@@ -126,7 +126,8 @@ def load_cohort(manifest: Path, images: Path, classes: Sequence[str] | None) -> 
         manifest: a .csv or .parquet file with the columns of COHORT_SCHEMA, or a .yaml recipe that maps a
             foreign table (see `cxrdist.cohort.manifest`).
         images: the folder that the table's paths start from.
-        classes: every label that may occur, in the order of the study's tables; None takes whatever there is.
+        classes: every label that may occur, in the order of the study's tables; None takes whatever there is, one
+            patient's images too, since nothing is to be told apart.
 
     Raises:
         UserError: the table cannot be read or mapped, or a row is wrong or contradicts another one.
@@ -138,6 +139,7 @@ def load_cohort(manifest: Path, images: Path, classes: Sequence[str] | None) -> 
         )
     root = images.resolve()
     table, rows = read_manifest(manifest, root)
+    is_study = classes is not None
     if classes is None:
         classes = sorted(set(table.column("label").to_pylist()) - {None})
     checked = check_rows(table, rows, manifest, root, classes)
@@ -148,8 +150,7 @@ def load_cohort(manifest: Path, images: Path, classes: Sequence[str] | None) -> 
             f"Class {missing[0]!r} of cohort.classes has no image in {str(manifest)!r}; its labels are "
             f"{', '.join(sorted(set(map(str, cohort.column('label')))))}."
         )
-    patients = set(cohort.groups("patient").tolist())
-    if len(patients) == 1:
+    if is_study and len(set(cohort.groups("patient").tolist())) == 1:
         raise UserError(
             f"All {len(cohort)} images of {str(manifest)!r} are of one patient ({cohort.column('patient_id')[0]!r}), "
             "but training and test need different patients; look at the column patient_id."

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cxrdist.errors import UserError
@@ -39,8 +40,12 @@ class LungWeights:
     sha256: str
 
     @staticmethod
-    def find(weights: str) -> "LungWeights":
+    def find(weights: str, key: str = "lungs.weights") -> "LungWeights":
         """Return the file that `weights` names: `builtin`, or a file that `cxrdist lungs train` wrote.
+
+        Args:
+            weights: what was asked for.
+            key: by which key or option, for the error.
 
         Raises:
             UserError: there is no such file.
@@ -51,7 +56,7 @@ class LungWeights:
                 return LungWeights(path.resolve(), hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
             raise UserError(
-                f"lungs.weights is {weights!r}, but the file cannot be read ({error.strerror}); it should be "
+                f"{key} is {weights!r}, but the file cannot be read ({error.strerror}); it should be "
                 f"{BUILT_IN!r} or a model.safetensors that `cxrdist lungs train` wrote."
             ) from None
 
@@ -62,10 +67,21 @@ class LungWeights:
 
 
 def save_lung_net(path: Path, network: LungNet, standard: Standard, fingerprint: str) -> None:
-    """Write the network in half precision, with the standard of its input."""
+    """Write the network in half precision, with the standard of its input; equal ones give equal bytes."""
     weights = {key: value.detach().cpu().half().contiguous() for key, value in network.state_dict().items()}
     metadata = {"standard": json.dumps([standard.mean, standard.sd]), "fingerprint": fingerprint}
-    save_file(weights, path, metadata=metadata)
+    path.write_bytes(_in_order(save(weights, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata in alphabetical order; as it is written, that order is random."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The tensors must begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_lung_net(path: Path) -> tuple[LungNet, Standard]:
@@ -79,8 +95,10 @@ def load_lung_net(path: Path) -> tuple[LungNet, Standard]:
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
         with safe_open(path, framework="pt") as file:
-            mean, sd = json.loads((file.metadata() or {})["standard"])
-        return network, Standard(float(mean), float(sd))
+            mean, sd = map(float, json.loads((file.metadata() or {})["standard"]))
+        if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
+            raise ValueError("the standard is not a mean and a standard deviation")
+        return network, Standard(mean, sd)
     except (RuntimeError, SafetensorError, KeyError, ValueError, TypeError):
         raise UserError(
             f"The weight file {path} is not of the lung network; `cxrdist lungs train` writes such files."

@@ -49,6 +49,11 @@ class LungRecipe:
             return SIDE // 2, 0, self.small_epochs
         return SIDE, self.small_epochs, self.epochs - self.small_epochs
 
+    def share_done(self, epoch: int) -> float:
+        """Return the share of all work that is done after `epoch`; an epoch of half the side costs a quarter."""
+        small = min(epoch, self.small_epochs)
+        return (small / 4 + epoch - small) / (self.small_epochs / 4 + self.epochs - self.small_epochs)
+
     def rate(self, step: int, steps: int, *, continued: bool) -> float:
         """Return the learning rate at `step` (from 0) of a stage of `steps`; `continued` is one that others precede."""
         if self.schedule == "constant":
@@ -64,7 +69,7 @@ class LungEpoch:
     epoch: int
     """From 1."""
     train_loss: float
-    """Mean binary cross-entropy of a pixel, in nats."""
+    """Mean over images of their batch's binary cross-entropy of a pixel, in nats."""
     train_dice: float
     """Pooled over all pixels that have an answer."""
     seconds: float

@@ -120,24 +120,28 @@ def mask_pictures(summary: MaskSummary) -> list[Picture]:
         sources = list(dict.fromkeys(one.source for one in plausible))
         pictures.append(
             _sheet(
-                "lung_masks",
+                "lung_mask_outlines",
                 "Lung masks by source",
                 plausible,
-                f"{len(plausible)} images of {', '.join(sources)}, with the outline of their lung masks.",
+                f"{_images(len(plausible))} of {', '.join(sources)} with the outline of the lung mask.",
             )
         )
     if implausible:
         count, every = len(implausible), len(summary.implausible)
-        shown = f"{count} of {every}" if count < every else f"All {count}"
+        shown = f"{count} of the {_images(every)}" if count < every else _images(count)
         pictures.append(
             _sheet(
-                "implausible_masks",
+                "implausible_mask_outlines",
                 "Implausible lung masks",
                 implausible,
-                f"{shown} images whose lung mask is implausible, with its outline as it was found.",
+                f"{shown} whose lung mask is implausible, with its outline as it was found.",
             )
         )
     return pictures
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _sheet(name: str, title: str, examples: Sequence[MaskExample], what: str) -> Picture:

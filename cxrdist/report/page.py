@@ -59,8 +59,8 @@ def render_page(results: Results, scores: Sequence[VariantScores], pictures: Seq
         cohort=cohort,
         variants=variants,
         folds=numbered(folds_table(results, scores)) if scores else None,
-        masks=[numbered(table) for table in mask_tables(results)],
         audit=[numbered(table) for table in audit_tables(results)],
+        masks=[numbered(table) for table in mask_tables(results)],
         findings=[] if results.audit is None else audit_findings(results.audit),
         pictures=pictures,
     )

@@ -18,6 +18,7 @@ from cxrdist.cohort.sizes import read_sizes
 from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import Study
 from cxrdist.run.context import Plan, read_folds, read_table
+from cxrdist.run.results import is_done
 from cxrdist.run.store import Store
 from cxrdist.stats.probes import linear_probe, size_features, thumbnails
 from cxrdist.study import layout
@@ -36,6 +37,10 @@ _FEWEST_PATIENTS = 4
 ProbeKind = Literal["aspect", "size", "thumbnail"]
 
 
+_LONGEST_NAME = 64
+"""Of a study."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A linear classifier of something that shows no lungs."""
@@ -48,14 +53,14 @@ class Probe:
 def audit_study(study: Study) -> Study:
     """Return the study with the views that the audit compares."""
     variants = study.variants.model_copy(update={"views": list(VIEWS)})
-    return study.model_copy(update={"name": f"{study.name}-audit", "variants": variants})
+    return study.model_copy(update={"name": _name(study, "audit"), "variants": variants})
 
 
 def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
     """Give the audit the results that the study's own run has; a fingerprint says later whether they still hold."""
     for job in jobs:
         files = JobFiles(job.key)
-        if run.exists(files.done) and not audit.exists(files.done):
+        if is_done(run, job) and not is_done(audit, job):
             for name in (files.history, files.predictions, files.done):
                 if run.exists(name):
                     audit.path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +90,7 @@ def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Stud
         name = f"source-{index}"
         Store(folder).write_bytes(f"{name}.parquet", sink.getvalue())
         changes = {
-            "name": f"{study.name}-{name}",
+            "name": _name(study, name),
             "cohort": study.cohort.model_copy(
                 update={"manifest": str(folder / f"{name}.parquet"), "classes": told, "max_quarantined": 0.99}
             ),
@@ -131,6 +136,11 @@ def linear_probes(store: Store, study: Study, plan: Plan, cohort: Cohort) -> lis
         )
         for kind, values in features.items()
     ]
+
+
+def _name(study: Study, what: str) -> str:
+    """Return a name that is valid for a study, however long the study's own is."""
+    return f"{study.name[: _LONGEST_NAME - len(what) - 1]}-{what}"
 
 
 def run_cohort(store: Store, classes: Sequence[str]) -> Cohort:

@@ -47,6 +47,7 @@ class ConsoleDisplay:
         self._share = dict.fromkeys(self._units, 0.0)
         self._epochs = epochs
         self._jobs = set(jobs) & set(self._units)
+        self._done = 0
         self._started = time.monotonic()
         if self._console.is_terminal:
             columns = (
@@ -69,7 +70,9 @@ class ConsoleDisplay:
             case "started":
                 self._start(event)
             case "epoch":
-                self._share[event.key] = event.epoch / (self._epochs + 1)
+                # Testing comes after the last epoch.
+                done = dict(event.measures).get("share", event.epoch / self._epochs)
+                self._share[event.key] = done * self._epochs / (self._epochs + 1)
                 self._epoch(event)
             case "settled":
                 self._settle(event)

@@ -50,7 +50,7 @@ def apply_lungs(
     with ExitStack() as stack:
         stack.enter_context(explained(f"The folder {out}", "choose another with --out"))
         tools = open_tools(execution, stack)
-        found = LungWeights.find(weights)
+        found = LungWeights.find(weights, "--weights")
         cohort = load_cohort(manifest, images, None)
         cache = cache_folder(execution)
         shards = prepare_shards(

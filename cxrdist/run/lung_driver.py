@@ -14,7 +14,7 @@ from cxrdist.cohort.table import Cohort, load_cohort
 from cxrdist.config.models import ExecutionConfig
 from cxrdist.errors import UserError, first_few, one_of
 from cxrdist.lungs.inputs import SIDE
-from cxrdist.lungs.segmenter import LungWeights
+from cxrdist.lungs.segmenter import LungWeights, load_lung_net
 from cxrdist.lungs.train import LungRecipe
 from cxrdist.run.board import Outcome
 from cxrdist.run.driver import Display, open_tools, settle_failures
@@ -88,7 +88,10 @@ def train_lungs(training: LungTraining, run_dir: Path, display: Display) -> Lung
 
 
 def _prepare(training: LungTraining, display: Display, run_chunks: ChunkRunner | None) -> LungPlan:
-    init = None if training.init is None else LungWeights.find(training.init)
+    init = None if training.init is None else LungWeights.find(training.init, "--init")
+    if init is not None:
+        # Here, so that a wrong file is one sentence and not a failure of every network.
+        load_lung_net(init.path)
     cohort = _masked_cohort(training.manifest, training.images, display)
     if training.per_source is not None:
         cohort = _sample(cohort, training.per_source, training.seed)
@@ -204,8 +207,8 @@ def _tested_fold(cohort: Cohort, k: int, fold: int, seed: int) -> tuple[list[int
         classes=[str(name) for name in names],
         protocol="kfold",
         k=k,
-        # Nothing is selected, so nothing is set aside for it: what is called validation is trained on too.
-        validation=0.01,
+        # Nothing is selected, so nothing is set aside for it.
+        validation=0,
         stratify_by_source=False,
         seed=seed,
     )

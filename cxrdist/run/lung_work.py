@@ -56,7 +56,8 @@ class LungWorkload:
 
         def on_epoch(epoch: LungEpoch) -> None:
             measures = tuple((name, float(value)) for name, value in asdict(epoch).items() if name != "epoch")
-            board.epoch(lane, key, epoch.epoch, measures)
+            share = self._plan.recipe.share_done(epoch.epoch)
+            board.epoch(lane, key, epoch.epoch, (*measures, ("share", share)))
 
         try:
             _do(self._store, self._plan, job, lane, self._device, on_epoch)

@@ -71,7 +71,7 @@ def make_folds(
         classes: names, for messages.
         protocol: `kfold`; `holdout_75_25`, paper 1's; `holdout_batches`, paper 2's.
         k: number of folds (`kfold` only).
-        validation: share of the training groups that is set aside for validation.
+        validation: share of the training groups that is set aside for validation; 0 for none.
         stratify_by_source: keep the proportion of class and source together where every such pair has
             enough groups, else of the class alone.
         seed: the study's seed.
@@ -90,10 +90,11 @@ def make_folds(
     parts = np.zeros((len(tests), len(image_ids)), dtype=np.int8)
     for fold, test in enumerate(tests):
         parts[fold, test] = Part.TEST
-        rest = np.flatnonzero(parts[fold] != Part.TEST)
-        held = _validation_rows(labels[rest], groups[rest], validation, derive_seed(seed, "validation", fold))
-        parts[fold, rest[held]] = Part.VALIDATION
-    return _checked(Folds(image_ids, parts), labels, groups, classes)
+        if validation:
+            rest = np.flatnonzero(parts[fold] != Part.TEST)
+            held = _validation_rows(labels[rest], groups[rest], validation, derive_seed(seed, "validation", fold))
+            parts[fold, rest[held]] = Part.VALIDATION
+    return _checked(Folds(image_ids, parts), labels, groups, classes, with_validation=validation > 0)
 
 
 def class_counts(folds: Folds, labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
@@ -171,11 +172,18 @@ def _validation_rows(labels: NDArray[np.int64], groups: NDArray[np.str_], share:
     return np.flatnonzero(chosen[inverse]).astype(np.int64)
 
 
-def _checked(folds: Folds, labels: NDArray[np.int64], groups: NDArray[np.str_], classes: Sequence[str]) -> Folds:
+def _checked(
+    folds: Folds,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    classes: Sequence[str],
+    *,
+    with_validation: bool = True,
+) -> Folds:
     counts = class_counts(folds, labels, len(classes))
     for fold in range(folds.n_folds):
         for part in Part:
-            if not counts[fold, part].sum():
+            if not counts[fold, part].sum() and (part is not Part.VALIDATION or with_validation):
                 raise UserError(f"The {part.name.lower()} part of fold {fold} is empty; choose a smaller folds.k.")
         for part in (Part.TRAINING, Part.TEST):
             absent = np.flatnonzero(counts[fold, part] == 0)

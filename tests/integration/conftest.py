@@ -1,15 +1,24 @@
 """A tiny cohort of phantoms, studies on it, and ways to run the command line on them."""
 
+import csv
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cxrdist.cohort.phantoms import draw_phantoms
+
+Command = Callable[..., tuple[int, str]]
+"""Runs the command line and returns its exit status and what it printed."""
+
+DEADLINE = 240.0
+"""Seconds after which what is waited for will not come."""
 
 # A frozen trunk's head trains in milliseconds an epoch: many epochs to be killed in, dropout and checkpoints included.
 STUDY = """\
@@ -71,6 +80,54 @@ class Workplace:
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
 
 
+def wait_for(process: subprocess.Popen[str], look: Callable[[], str]) -> str:
+    """Wait until `look` finds something while the process runs."""
+    started = time.monotonic()
+    while time.monotonic() - started < DEADLINE:
+        found = look()
+        if found:
+            return found
+        if process.poll() is not None:
+            raise AssertionError(f"ended too early:\n{process.communicate()[0]}")
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f"nothing found in {DEADLINE} s:\n{process.communicate()[0]}")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until a condition holds."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, "still not so"
+        time.sleep(0.05)
+
+
+def rows_of(cohort: Path) -> list[dict[str, str]]:
+    """Read a cohort's manifest."""
+    with (cohort / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(cohort: Path, rows: list[dict[str, str]], name: str = "manifest.csv") -> None:
+    """Write a manifest into a cohort's folder."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    (cohort / name).write_text(text.getvalue())
+
+
+def assert_one_sentence(result: tuple[int, str], status: int, words: Iterable[str]) -> None:
+    """Assert that a command ended with `status` and one sentence that holds the words."""
+    code, output = result
+    assert code == status, output
+    message = output[output.index("Error: ") :]
+    for word in words:
+        assert word in message
+    assert "Traceback" not in output
+    assert len(message.strip().splitlines()) == 1
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of 6 patients a class."""
@@ -106,7 +163,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command line in this process: quicker, for what ends before training begins."""
     from cxrdist.cli import main
 
