@@ -59,6 +59,11 @@ def find_frame(grey: NDArray[np.uint8]) -> Frame:
     return frame
 
 
+def is_black(grey: NDArray[np.uint8]) -> bool:
+    """Return whether `grey` is nothing but border."""
+    return bool((grey <= _BLACK).all())
+
+
 def framed(grey: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
     """Return the part of `grey` within the frame as [SIDE, SIDE] uint8: bilinear with antialiasing."""
     return _resized(frame.cut(grey), (SIDE, SIDE))

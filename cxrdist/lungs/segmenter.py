@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cxrdist.errors import UserError
 from cxrdist.learn.weights import read_state_dict
-from cxrdist.lungs.inputs import Frame, Standard, equalized, find_frame, framed
+from cxrdist.lungs.inputs import Frame, Standard, equalized, find_frame, framed, is_black
 from cxrdist.lungs.network import LungNet
 from cxrdist.lungs.postprocess import clean_mask
 from cxrdist.lungs.train import Precision, lung_autocast, lung_precision
@@ -124,8 +124,8 @@ class Segmenter:
         """Return the lung masks of grey images [n, h, w]: uint8 [n, h, w] of 0 and 1, in their geometry.
 
         Black borders are cut, the rest is brought to the network's side and equalised; what the network calls lung
-        is cleaned of small objects and holes, and put back. An image without lungs gives an empty mask, or an
-        implausible one: see `quality`.
+        is cleaned of small objects and holes, and put back. An image without lungs mostly gives an empty mask, or an
+        implausible one (see `quality`); a black one gives an empty mask.
         """
         masks = np.zeros(images.shape, dtype=np.uint8)
         for start in range(0, len(images), BATCH):
@@ -133,7 +133,9 @@ class Segmenter:
             frames = [find_frame(image) for image in part]
             inside = self.inside(np.stack([framed(image, f) for image, f in zip(part, frames, strict=True)]))
             for row, (frame, found) in enumerate(zip(frames, inside, strict=True), start):
-                masks[row] = place(found, frame, images.shape[1:])
+                # A network of convolutions knows where the edges are, and may call the middle of nothing lung.
+                if not is_black(images[row]):
+                    masks[row] = place(found, frame, images.shape[1:])
         return masks
 
     @torch.inference_mode()

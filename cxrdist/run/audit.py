@@ -17,7 +17,9 @@ from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.sizes import read_sizes
 from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import Study
+from cxrdist.errors import UserError
 from cxrdist.run.context import Plan, read_folds, read_table
+from cxrdist.run.prepare import divide
 from cxrdist.run.results import is_done
 from cxrdist.run.store import Store
 from cxrdist.stats.probes import linear_probe, size_features, thumbnails
@@ -70,8 +72,9 @@ def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
 def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Study]:
     """Return for each class with several sources a study that tells these apart, from whole images.
 
-    Its folds are made by the study's own rule, by patient, among the images of the class; sources of fewer than four
-    patients are left out. Their manifests are written into `folder`.
+    Its folds are made by the study's own rule, by patient, among the images of the class: as many as the study's, or
+    as near to that as the patients allow. Sources of fewer than four patients are left out, and classes whose sources
+    no folds can divide. Their manifests are written into `folder`.
     """
     studies = {}
     groups, sources, labels = cohort.groups(study.folds.group_by), cohort.sources, cohort.labels
@@ -85,8 +88,9 @@ def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Stud
         columns = {name: table.column(name) for name in COHORT_SCHEMA.names}
         # With the source as the label too, every class would rightly be said to be of one source.
         columns |= {"label": table.column("source"), "source": pa.nulls(table.num_rows, pa.string())}
+        of_source = pa.table(columns)
         sink = io.BytesIO()
-        pq.write_table(pa.table(columns), sink)
+        pq.write_table(of_source, sink)
         name = f"source-{index}"
         Store(folder).write_bytes(f"{name}.parquet", sink.getvalue())
         changes = {
@@ -95,12 +99,25 @@ def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Stud
                 update={"manifest": str(folder / f"{name}.parquet"), "classes": told, "max_quarantined": 0.99}
             ),
             "variants": study.variants.model_copy(update={"views": ["whole"]}),
-            "folds": study.folds.model_copy(
-                update={"protocol": "kfold", "k": min(study.folds.k, *(patients[source] for source in told))}
-            ),
         }
-        studies[label] = study.model_copy(update=changes)
+        fewest = min(patients[source] for source in told)
+        divided = _divided(study.model_copy(update=changes), Cohort(of_source, cohort.root, tuple(told)), fewest)
+        if divided is not None:
+            studies[label] = divided
     return studies
+
+
+def _divided(study: Study, cohort: Cohort, most: int) -> Study | None:
+    """Return the study with the number of folds, at most `most`, that is next to its own and can be made."""
+    for k in sorted(range(2, most + 1), key=lambda k: abs(k - study.folds.k)):
+        folds = study.folds.model_copy(update={"protocol": "kfold", "k": k})
+        with_folds = study.model_copy(update={"folds": folds})
+        try:
+            divide(cohort, with_folds)
+        except UserError:
+            continue
+        return with_folds
+    return None
 
 
 def linear_probes(store: Store, study: Study, plan: Plan, cohort: Cohort) -> list[Probe]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def assert_one_sentence(result: tuple[int, str], status: int, words: Iterable[st
     assert len(message.strip().splitlines()) == 1
 
 
+def run_here(*arguments: str) -> tuple[int, str]:
+    """Run the command line in this process; return its exit status and what it printed."""
+    from cxrdist.cli import main
+
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
+        patch.setattr(sys, "argv", ["cxrdist", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code, output.getvalue()
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of 6 patients a class."""
@@ -163,18 +178,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command line in this process: quicker, for what ends before training begins."""
-    from cxrdist.cli import main
-
-    def call(*arguments: str) -> tuple[int, str]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["cxrdist", *arguments])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return code, captured.out + captured.err
-
-    return call
+def command() -> Command:
+    """Run the command line in this process: quicker, for what needs no process of its own."""
+    return run_here

@@ -1,6 +1,5 @@
 """Each mistake gets one sentence with what is wrong and what would be right, and its exit status."""
 
-import csv
 import errno
 import io
 import os
@@ -8,15 +7,13 @@ import resource
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.integration.conftest import Workplace
-
-Command = Callable[..., tuple[int, str]]
+from tests.integration.conftest import Command, Workplace, assert_one_sentence, rows_of, write_rows
 
 
 @pytest.fixture
@@ -29,19 +26,6 @@ def cohort(workplace: Workplace) -> Path:
     return images
 
 
-def rows_of(cohort: Path) -> list[dict[str, str]]:
-    with (cohort / "manifest.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_rows(cohort: Path, rows: list[dict[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    (cohort / "manifest.csv").write_text(text.getvalue())
-
-
 def arguments(workplace: Workplace, cohort: Path, *more: str, run_dir: str = "run") -> list[str]:
     cache = workplace.folder / "cache"
     return [
@@ -49,16 +33,6 @@ def arguments(workplace: Workplace, cohort: Path, *more: str, run_dir: str = "ru
         *("--executor", "inline", "--set", f"execution.cache={cache}", "--set", "training.epochs=1"),
         *("--set", "variants.views=[whole]", *more),
     ]
-
-
-def assert_one_sentence(result: tuple[int, str], status: int, words: Iterable[str]) -> None:
-    code, output = result
-    assert code == status, output
-    message = output[output.index("Error: ") :]
-    for word in words:
-        assert word in message
-    assert "Traceback" not in output
-    assert len(message.strip().splitlines()) == 1
 
 
 def test_a_typo_in_a_key_names_the_nearest(command: Command, workplace: Workplace) -> None:
@@ -126,8 +100,9 @@ def test_a_view_without_masks_says_what_to_do(command: Command, workplace: Workp
     rows = rows_of(cohort)
     rows[0]["mask_path"] = ""
     write_rows(cohort, rows)
-    result = command(*arguments(workplace, cohort, "--set", "variants.views=[whole,segmented]"))
-    assert_one_sentence(result, 2, ["cohort.missing_mask", rows[0]["image_id"]])
+    files = ["--set", "variants.views=[whole,segmented]", "--set", "lungs.masks=files"]
+    result = command(*arguments(workplace, cohort, *files))
+    assert_one_sentence(result, 2, ["lungs.missing", "'network'", rows[0]["image_id"]])
 
 
 def truncated(path: Path) -> None:

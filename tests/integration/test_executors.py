@@ -3,16 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Workplace
-
-DEADLINE = 240.0
+from tests.integration.conftest import DEADLINE, Workplace, wait_for, wait_until
 
 
 def test_ray_gives_the_same_bytes_as_inline(workplace: Workplace) -> None:
@@ -98,25 +93,3 @@ def living_lanes(run_dir: Path) -> set[str]:
     lanes = {json.loads(path.read_text())["lane"] for path in run_dir.glob("jobs/*/*/progress.json")}
     pids = {lane.rpartition(":")[2] for lane in lanes} - {"inline"}
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
-
-
-def wait_for(process: subprocess.Popen[str], look: Callable[[], str]) -> str:
-    """Wait until `look` finds something while the process runs."""
-    started = time.monotonic()
-    while time.monotonic() - started < DEADLINE:
-        found = look()
-        if found:
-            return found
-        if process.poll() is not None:
-            raise AssertionError(f"ended too early:\n{process.communicate()[0]}")
-        time.sleep(0.02)
-    process.kill()
-    raise AssertionError(f"nothing found in {DEADLINE} s:\n{process.communicate()[0]}")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until a condition holds."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, "still not so"
-        time.sleep(0.05)

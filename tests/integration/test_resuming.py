@@ -2,16 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torchvision
 from safetensors.torch import save_file
 
-from tests.integration.conftest import Workplace
-
-Command = Callable[..., tuple[int, str]]
+from tests.integration.conftest import Command, Workplace
 
 
 @pytest.fixture(scope="module")
