@@ -35,12 +35,10 @@ VIEWS = ("whole", "segmented", "lungs_blanked")
 _FEWEST_PATIENTS = 4
 """Of a source, below which nothing is said of telling it from another."""
 
-
-ProbeKind = Literal["aspect", "size", "thumbnail"]
-
-
 _LONGEST_NAME = 64
 """Of a study."""
+
+ProbeKind = Literal["aspect", "size", "thumbnail"]
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,7 @@ def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Stud
         Store(folder).write_bytes(f"{name}.parquet", sink.getvalue())
         changes = {
             "name": _name(study, name),
-            "cohort": study.cohort.model_copy(
-                update={"manifest": str(folder / f"{name}.parquet"), "classes": told, "max_quarantined": 0.99}
-            ),
+            "cohort": study.cohort.model_copy(update={"manifest": str(folder / f"{name}.parquet"), "classes": told}),
             "variants": study.variants.model_copy(update={"views": ["whole"]}),
         }
         fewest = min(patients[source] for source in told)
