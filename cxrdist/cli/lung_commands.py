@@ -24,7 +24,7 @@ from cxrdist.study import layout
 from cxrdist.study.layout import JobFiles
 
 _RECIPE = ("epochs", "small_epochs", "batch_size", "learning_rate", "schedule", "augmentation", "precision")
-_TRAINING = ("manifest", "images", "tests", "folds", "hold_out", "per_source", "with_heart", "init", "seed")
+_TRAINING = ("manifest", "images", "tests", "folds", "final", "hold_out", "per_source", "with_heart", "init", "seed")
 
 
 def train_command(run_dir: Path, **options: Any) -> None:
@@ -40,6 +40,12 @@ def train_command(run_dir: Path, **options: Any) -> None:
             f"--small-epochs is {options['small_epochs']}, but should be less than --epochs ({options['epochs']}): the "
             "last epochs see whole images."
         )
+    if not options["final"]:
+        if not options["folds"]:
+            raise UserError("--no-final with --folds 0 leaves no network to train; give one of them up.")
+        for name, given in (("--test", options["tests"]), ("--hold-out", options["hold_out"])):
+            if given:
+                raise UserError(f"{name} is about the final network, but --no-final was given; leave out one of them.")
     training = LungTraining(
         **{key: options[key] for key in _TRAINING},
         recipe=LungRecipe(**{key: options[key] for key in _RECIPE}),
@@ -69,7 +75,8 @@ def train_command(run_dir: Path, **options: Any) -> None:
     for table in tables:
         _write(store, table)
         click.echo(render_text(table))
-    click.echo(f"network: {store.path(JobFiles(FINAL).model)}")
+    if options["final"]:
+        click.echo(f"network: {store.path(JobFiles(FINAL).model)}")
 
 
 def _write(store: Store, table: Table) -> None:

@@ -50,6 +50,12 @@ def _where(function: Any) -> Any:
 )
 @click.option("--folds", type=click.IntRange(0, 100), default=5, show_default=True, help="By patient; 0 for none.")
 @click.option(
+    "--final/--no-final",
+    default=True,
+    show_default=True,
+    help="Train the network to keep as well, or those of the folds alone.",
+)
+@click.option(
     "--hold-out",
     type=click.FloatRange(0, 0.5),
     default=0.0,

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 OUTSIDE, LUNG, IGNORED = 0, 1, 2
 
-LATERAL_SHARE = 0.6
+LATERAL_SHARE = 0.4
 """Of each row of a lung in a mask that includes the heart, the lateral part that is surely lung."""
 
 
@@ -21,7 +21,7 @@ def without_heart(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not len(columns):
         return target
     weights = mask.sum(axis=0, dtype=np.int64)
-    centre = round(float(weights @ np.arange(mask.shape[1]) / weights.sum()))
+    centre = float(weights @ np.arange(mask.shape[1]) / weights.sum())
     for row in np.flatnonzero(mask.any(axis=1)):
         inside = np.flatnonzero(mask[row])
         left, right = inside[inside < centre], inside[inside >= centre]

@@ -40,6 +40,8 @@ class LungTraining:
     """Manifests of other sets that the final network is tested on, with the same folder of images."""
     folds: int
     """0: none, only the final network."""
+    final: bool
+    """Whether to train the network to keep, too."""
     hold_out: float
     """About this share of the patients of each source is not trained on in the final network, but tested on."""
     per_source: int | None
@@ -182,6 +184,8 @@ def _divisions(training: LungTraining, cohort: Cohort) -> dict[str, tuple[list[i
     divisions = {}
     for fold in range(training.folds):
         divisions[f"fold-{fold}"] = _tested_fold(cohort, training.folds, fold, training.seed)
+    if not training.final:
+        return divisions
     if training.hold_out:
         divisions[FINAL] = _tested_fold(cohort, max(2, round(1 / training.hold_out)), 0, training.seed)
     else:

@@ -49,12 +49,14 @@ class Training:
     images: Path
     output: str = ""
 
-    def arguments(self, *more: str, executor: str = "inline") -> list[str]:
-        """Arguments of `cxrdist lungs train`."""
+    def arguments(self, *more: str, executor: str = "inline", others: bool = True) -> list[str]:
+        """Arguments of `cxrdist lungs train`; the final network is tested on others' images, unless told not to."""
         where = ["--cohort", str(self.images / "training.csv"), "--images", str(self.images)]
         # From the built-in weights, so that scores are of masks that are not empty.
         recipe = ["--epochs", "2", "--small-epochs", "1", "--batch-size", "4", "--learning-rate", "1e-5"]
-        start = ["--folds", "2", "--init", "builtin", "--test", str(self.images / "others.csv")]
+        start = ["--folds", "2", "--init", "builtin"]
+        if others:
+            start += ["--test", str(self.images / "others.csv")]
         kept = ["--cache", str(self.folder / "cache"), "--run-dir", str(self.folder / "run")]
         return ["lungs", "train", *where, *recipe, *start, *kept, "--executor", executor, *more]
 
@@ -229,6 +231,22 @@ def test_another_recipe_is_trained_again_and_fewer_folds_are_not(command: Comman
     }
 
 
+def test_folds_alone_are_those_of_a_training_with_the_final_network(
+    command: Command, copied: Training, trained: Training
+) -> None:
+    run = copied.folder / "run"
+    shutil.rmtree(run / "jobs" / "final")
+    done = copied.done()
+    code, output = command(*copied.arguments("--no-final", others=False))
+    assert code == 0, output
+    # Nothing else: neither scores of the final network, nor where it would be.
+    first, end = (trained.output.index(title) for title in ("Lung network, by fold", "Final lung network"))
+    assert output == trained.output[first:end]
+    assert {path.name for path in (run / "jobs").iterdir()} == {"fold-0", "fold-1"}
+    assert copied.done() == done, "what was done was done again"
+    assert [job["key"] for job in json.loads((run / "plan.json").read_text())["jobs"]] == ["fold-0", "fold-1"]
+
+
 def test_ray_gives_the_same_bytes_as_inline(trained: Training, tmp_path: Path) -> None:
     # A cache of its own, so that images are decoded in Ray's tasks too.
     there = Training(tmp_path, trained.images)
@@ -321,6 +339,24 @@ def test_a_mistake_gets_one_sentence(
     arguments = Training(tmp_path, images).arguments(*(word.replace("IMAGES", str(images)) for word in more))
     assert_one_sentence(command(*arguments), 2, words)
     assert not (tmp_path / "run" / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--folds", "0"], ["--no-final", "--folds 0"]),
+        (["--test", "IMAGES/others.csv"], ["--test", "--no-final"]),
+        (["--hold-out", "0.2"], ["--hold-out", "--no-final"]),
+    ],
+    ids=["no-folds", "test", "hold-out"],
+)
+def test_folds_alone_with_what_needs_the_final_network_get_one_sentence(
+    command: Command, images: Path, tmp_path: Path, more: list[str], words: list[str]
+) -> None:
+    given = [word.replace("IMAGES", str(images)) for word in more]
+    arguments = Training(tmp_path, images).arguments("--no-final", *given, others=False)
+    assert_one_sentence(command(*arguments), 2, words)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("content", [b"no weights", b""], ids=["text", "empty"])

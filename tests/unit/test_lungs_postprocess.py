@@ -1,7 +1,12 @@
-"""Cleaning masks: specks go, pinholes are filled, and what is as large as the limit stays."""
+"""Cleaning masks: specks go, pinholes are filled, and of what is as large as the limit two objects at most stay."""
+
+import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from cxrdist.lungs.postprocess import clean_mask
 
@@ -83,6 +88,102 @@ def test_cleaning_leaves_its_input_alone_and_a_clean_mask_as_it_is():
         assert np.array_equal(noise, before)
         assert not np.array_equal(once, noise)
         assert np.array_equal(clean_mask(once, smallest=0.005), once)
+
+
+PLACES = [(2, 2), (2, 35), (36, 18)]
+"""Corners of three squares of up to 12 pixels a side that do not touch; in reading order."""
+
+
+def squares(*sides):
+    """A mask with a square of each side, none where it is 0, at each of PLACES."""
+    mask = blank()
+    for (top, left), side in zip(PLACES, sides, strict=True):
+        mask[top : top + side, left : left + side] = True
+    return mask
+
+
+@pytest.mark.parametrize("sides", [*itertools.permutations((8, 10, 12))], ids=str)
+def test_of_three_large_objects_the_smallest_goes_wherever_it_lies(sides):
+    kept = [0 if side == 8 else side for side in sides]
+    assert np.array_equal(clean_mask(squares(*sides)), squares(*kept))
+
+
+@pytest.mark.parametrize("absent", range(3))
+@pytest.mark.parametrize("sides", [(8, 12), (12, 8), (10, 10)], ids=str)
+def test_two_lungs_stay_whatever_their_order(sides, absent):
+    mask = squares(*sides[:absent], 0, *sides[absent:])
+    assert np.array_equal(clean_mask(mask), mask)
+
+
+@pytest.mark.parametrize(
+    ("sides", "kept"),
+    [
+        ((10, 10, 10), (10, 10, 0)),
+        ((12, 10, 10), (12, 10, 0)),
+        ((10, 12, 10), (10, 12, 0)),
+        ((10, 10, 12), (10, 0, 12)),
+    ],
+    ids=str,
+)
+def test_of_equal_objects_the_first_in_reading_order_stay(sides, kept):
+    assert np.array_equal(clean_mask(squares(*sides)), squares(*kept))
+
+
+def test_a_third_object_within_a_hole_goes_first_and_its_hole_stays():
+    ring = lung()
+    ring[8:32, 8:32] = False
+    other, island = run_of(LIMIT + 60, 37, 38), run_of(LIMIT, 15, 15)
+    assert np.array_equal(clean_mask(ring | other | island), ring | other)
+
+
+SMALLEST_OF_NOISE = 0.01
+
+
+@st.composite
+def noises(draw):
+    """Noise with objects and holes smaller and larger than the limit."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    shape = draw(st.integers(1, SIDE)), draw(st.integers(1, SIDE))
+    values = ndimage.gaussian_filter(rng.random(shape), draw(st.sampled_from([0.0, 0.5, 1.0])))
+    return values < np.quantile(values, draw(st.floats(0.1, 0.9)))
+
+
+@given(noises())
+@settings(deadline=None)
+def test_at_most_two_objects_come_out_and_cleaning_them_again_changes_nothing(noise):
+    once = clean_mask(noise, SMALLEST_OF_NOISE)
+    assert ndimage.label(once)[1] <= 2
+    assert np.array_equal(clean_mask(once, SMALLEST_OF_NOISE), once)
+
+
+@given(noises())
+@settings(deadline=None)
+def test_what_comes_out_are_the_two_largest_objects_of_the_published_cleaning(noise):
+    limit = SMALLEST_OF_NOISE * noise.size
+    published = np.zeros_like(noise)
+    for one in parts_of(noise):
+        published |= one & (one.sum() >= limit)
+    framed = np.pad(~published, 1, constant_values=True)
+    for hole in parts_of(framed)[1:]:
+        published |= (hole & (hole.sum() < limit))[1:-1, 1:-1]
+    largest = sorted(parts_of(published), key=lambda one: -int(one.sum()))[:2]
+    expected = np.any([np.zeros_like(noise), *largest], axis=0)
+    assert np.array_equal(clean_mask(noise, SMALLEST_OF_NOISE), expected)
+
+
+def parts_of(mask):
+    """The objects of a mask, in the order of reading."""
+    objects, count = ndimage.label(mask)
+    return [objects == number for number in range(1, count + 1)]
+
+
+def test_a_part_cut_off_by_a_thin_crack_belongs_to_its_lung():
+    cracked = lung()
+    cracked[12:22, 12:22] = False
+    cracked[13:21, 13:21] = True
+    other = run_of(LIMIT + 60, 37, 38)
+    assert ndimage.label(cracked | other)[1] == 3
+    assert np.array_equal(clean_mask(cracked | other), lung() | other)
 
 
 @pytest.mark.parametrize("mask", [blank(), ~blank()], ids=["empty", "full"])
