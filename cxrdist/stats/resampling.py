@@ -110,6 +110,86 @@ def draw_groups(stratum: Integers, resamples: int, rng: np.random.Generator) -> 
     return drawn
 
 
+@dataclass(frozen=True)
+class GroupBootstrap:
+    """Draws of whole groups (patients), within strata (Davison and Hinkley 1997, 3.2 and 3.8).
+
+    Groups are independent, images of one group are not. A group drawn k times gives each of its images weight k.
+    """
+
+    group: Integers
+    """[n], the number of each image's group, in order of first appearance: their names do not matter."""
+    stratum: Integers
+    """[groups], the most frequent class of each group, the first in class order of equally frequent ones."""
+
+    def draws(self, resamples: int, rng: np.random.Generator) -> Iterator[Integers]:
+        """Yield the weights of the groups in all resamples, in chunks [r, groups].
+
+        The draws depend on the strata and the generator alone: for other predictions of the same images, a
+        generator in an equal state gives equal draws.
+        """
+        # A chunk is for three arrays [r, n] of int64 at once besides the draws, which RankedCases.auc makes at most.
+        at_once = max(1, _CHUNK_BYTES // (8 * (len(self.stratum) + 3 * len(self.group) + 1)))
+        for start in range(0, resamples, at_once):
+            yield draw_groups(self.stratum, min(at_once, resamples - start), rng)
+
+
+def group_bootstrap(truth: Integers, groups: NDArray[np.generic], n_classes: int) -> GroupBootstrap:
+    """Return the bootstrap of groups, from the true class [n] and the name or number of the group [n] of each image."""
+    _, first, index = np.unique(groups, return_index=True, return_inverse=True)
+    group = np.asarray(np.argsort(np.argsort(first))[index], np.int64)
+    images = np.bincount(group * n_classes + truth, minlength=len(first) * n_classes).reshape(len(first), n_classes)
+    return GroupBootstrap(group, np.asarray(images.argmax(axis=1), np.int64))
+
+
+def checked_cases(
+    truth: ArrayLike, probabilities: ArrayLike, groups: ArrayLike
+) -> tuple[Integers, Floats, NDArray[np.generic]]:
+    """Return the arrays [n], [n, C] and [n] as such.
+
+    Raises:
+        ValueError: the arrays differ in length, a true class is not in [0, C), or a probability is not finite.
+    """
+    truth, probabilities = np.asarray(truth, np.int64), np.asarray(probabilities, np.float64)
+    names: NDArray[np.generic] = np.asarray(groups)
+    if truth.ndim != 1 or names.shape != truth.shape or probabilities.ndim != 2 or len(probabilities) != len(truth):
+        raise ValueError(
+            "truth, probabilities and groups must be [n], [n, C] and [n], "
+            f"not {truth.shape}, {probabilities.shape} and {names.shape}"
+        )
+    n_classes = probabilities.shape[1]
+    if truth.size and (truth.min() < 0 or truth.max() >= n_classes):
+        raise ValueError(f"truth must be in [0, {n_classes}), not in [{truth.min()}, {truth.max()}]")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("probabilities must be finite")
+    return truth, probabilities, names
+
+
+def percentile_interval(value: float, replicates: Floats, level: float = 0.95) -> Interval:
+    """Return the percentile interval of a value from its resampled ones (Efron and Tibshirani 1993, 13).
+
+    Percentiles are interpolated linearly.
+
+    Args:
+        value: what the sample itself gives.
+        replicates: [R], what the resamples give; NaN where undefined, which is left out.
+        level: confidence level, in (0, 1).
+
+    Returns:
+        The interval, not always around the value; its ends are NaN where no resample is defined.
+
+    Raises:
+        ValueError: the level is not in (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"need 0 < level < 1, not {level}")
+    defined = replicates[~np.isnan(replicates)]
+    if not defined.size:
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
 def bootstrap_auc(
     truth: NDArray[np.int64],
     probabilities: Floats,
@@ -121,10 +201,7 @@ def bootstrap_auc(
 ) -> AucIntervals:
     """Return each class's AUC against the rest, with percentile intervals from a bootstrap of groups.
 
-    Groups (patients) are independent, images of one group are not: whole groups are drawn with replacement,
-    within strata (Davison and Hinkley 1997, 3.2 and 3.8; for percentiles Efron and Tibshirani 1993, 13). The
-    stratum of a group is its most frequent class, the first in class order of equally frequent ones. A group
-    drawn k times gives each of its images weight k. Percentiles are interpolated linearly and leave out the
+    Resamples are those of `GroupBootstrap`, intervals those of `percentile_interval`, which leave out the
     resamples in which the area is undefined. A stratum of one group does not vary, so that its part in the
     interval's width is missing.
 
@@ -146,59 +223,17 @@ def bootstrap_auc(
         ValueError: the arrays differ in length, a true class is not in [0, C), a probability is not finite,
             there is no resample, or the level is not in (0, 1).
     """
-    truth, probabilities = np.asarray(truth, np.int64), np.asarray(probabilities, np.float64)
-    names = np.asarray(groups)
-    if truth.ndim != 1 or names.shape != truth.shape or probabilities.ndim != 2 or len(probabilities) != len(truth):
-        raise ValueError(
-            "truth, probabilities and groups must be [n], [n, C] and [n], "
-            f"not {truth.shape}, {probabilities.shape} and {names.shape}"
-        )
-    n_classes = probabilities.shape[1]
-    if truth.size and (truth.min() < 0 or truth.max() >= n_classes):
-        raise ValueError(f"truth must be in [0, {n_classes}), not in [{truth.min()}, {truth.max()}]")
+    truth, probabilities, names = checked_cases(truth, probabilities, groups)
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"need resamples >= 1 and 0 < level < 1, not {resamples}, {level}")
-
+    n_classes = probabilities.shape[1]
     values = [auc(truth == index, probabilities[:, index]) for index in range(n_classes)]
-    group = _numbered(names)
-    stratum = _most_frequent(group, truth, n_classes)
-    ranked = [rank_cases(truth == index, probabilities[:, index], group) for index in range(n_classes)]
+    bootstrap = group_bootstrap(truth, names, n_classes)
+    ranked = [rank_cases(truth == index, probabilities[:, index], bootstrap.group) for index in range(n_classes)]
     areas = np.concatenate(
-        [
-            np.stack([cases.auc(drawn) for cases in ranked], axis=1)
-            for drawn in _chunks(stratum, resamples, rng, n_images=len(truth))
-        ]
+        [np.stack([cases.auc(drawn) for cases in ranked], axis=1) for drawn in bootstrap.draws(resamples, rng)]
     )
     return AucIntervals(
-        by_class=tuple(_percentiles(value, drawn, level) for value, drawn in zip(values, areas.T, strict=True)),
-        macro=_percentiles(macro_average(values), areas.mean(axis=1), level),
+        by_class=tuple(percentile_interval(value, drawn, level) for value, drawn in zip(values, areas.T, strict=True)),
+        macro=percentile_interval(macro_average(values), areas.mean(axis=1), level),
     )
-
-
-def _numbered(names: NDArray[np.generic]) -> Integers:
-    """Return the number of each image's group, [n], in order of first appearance."""
-    _, first, index = np.unique(names, return_index=True, return_inverse=True)
-    return np.asarray(np.argsort(np.argsort(first))[index], np.int64)
-
-
-def _most_frequent(group: Integers, truth: NDArray[np.int64], n_classes: int) -> Integers:
-    """Return the most frequent class of each group, [groups], from arrays [n]."""
-    n_groups = int(group.max(initial=-1)) + 1
-    images = np.bincount(group * n_classes + truth, minlength=n_groups * n_classes).reshape(n_groups, n_classes)
-    return np.asarray(images.argmax(axis=1), np.int64)
-
-
-def _chunks(stratum: Integers, resamples: int, rng: np.random.Generator, n_images: int) -> Iterator[Integers]:
-    """Yield all resamples in chunks, small enough for the memory that weighting one class's cases takes."""
-    # At most three arrays [r, n_images] of int64 live at once in RankedCases.auc, besides the draws.
-    at_once = max(1, _CHUNK_BYTES // (8 * (len(stratum) + 3 * n_images + 1)))
-    for start in range(0, resamples, at_once):
-        yield draw_groups(stratum, min(at_once, resamples - start), rng)
-
-
-def _percentiles(value: float, resampled: Floats, level: float) -> Interval:
-    defined = resampled[~np.isnan(resampled)]
-    if not defined.size:
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
