@@ -135,6 +135,69 @@ def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes
 
 @cli.command(
     epilog="""
+    cxrdist compare runs/frozen runs/finetuned
+    cxrdist compare runs/a runs/b runs/c --out runs/a-b-c
+    """
+)
+@click.argument("run_dirs", metavar="RUN RUN ...", nargs=-1, required=True, type=_FOLDER)
+@click.option(
+    "--out", type=_FOLDER, default="runs/compare", show_default=True, help="Folder of the page, tables and figures."
+)
+def compare(run_dirs: tuple[Path, ...], out: Path) -> None:
+    """Put complete studies of the same cohort side by side.
+
+    Scores, intervals and tests of all their variants, and the settings in which the studies differ. Studies of other
+    images or classes are refused.
+    """
+    from cxrdist.cli.compare import compare_command
+
+    compare_command(run_dirs, out)
+
+
+@cli.command(
+    epilog="""
+    cxrdist heatmaps runs/demo
+    cxrdist heatmaps runs/demo --image patient-7-a --image patient-9-b
+    cxrdist heatmaps runs/demo --variant whole-vgg16 --class true
+    """
+)
+@click.argument("run_dir", metavar="RUN", type=_FOLDER)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="ID",
+    help="Draw the maps of this image instead, into RUN/heatmaps/images. Repeatable.",
+)
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Of this variant alone. Repeatable.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "cam", "gradcam"]),
+    default="auto",
+    show_default=True,
+    help="auto: class activation maps where the head allows them, else Grad-CAM.",
+)
+@click.option(
+    "--class",
+    "class_",
+    default="predicted",
+    show_default=True,
+    metavar="CLASS",
+    help="Which class is explained: predicted, true, or the name of one for all images.",
+)
+def heatmaps(run_dir: Path, images: tuple[str, ...], variants: tuple[str, ...], method: Any, class_: str) -> None:
+    """Show which parts of an image speak for a class, and how much of that lies in the lungs.
+
+    Makes the maps of all test images, each by the network that was not trained on the image, and prints the share of
+    their mass inside the lungs; what was made before is not made again.
+    """
+    from cxrdist.cli.heatmaps import heatmaps_command
+
+    heatmaps_command(run_dir, images, variants, method, class_)
+
+
+@cli.command(
+    epilog="""
     cxrdist audit runs/my-study
     cxrdist audit jobs/vgg16_four_class.yaml --images DIR
     """

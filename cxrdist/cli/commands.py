@@ -16,6 +16,7 @@ from cxrdist.config import Study, load_study
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
+from cxrdist.report.sections import Findings
 from cxrdist.report.table import Table as ResultTable
 from cxrdist.report.write import headline_tables, write_report
 from cxrdist.run.context import read_plan
@@ -66,7 +67,7 @@ def run_to_end(study: Study, folder: Path, display: ConsoleDisplay) -> bool:
 
 def status_command(run_dir: Path) -> None:
     """Print a table of all fold jobs, or of the lung network's."""
-    store = _existing_run(run_dir)
+    store = existing_run(run_dir)
     kind = (store.read_json(layout.PLAN) or {}).get("kind")
     statuses = all_statuses(store, read_lung_plan(store).jobs if kind == LUNGS else read_plan(store).jobs)
     table = Table(box=None, header_style="bold")
@@ -93,7 +94,7 @@ def status_command(run_dir: Path) -> None:
 
 def report_command(run_dir: Path, *, partial: bool) -> None:
     """Make tables, figures and the page."""
-    require_study(_existing_run(run_dir))
+    require_study(existing_run(run_dir))
     print_report(run_dir.resolve(), partial=partial)
 
 
@@ -111,7 +112,12 @@ def schema_command() -> None:
     click.echo(json.dumps(Study.model_json_schema(), indent=2))
 
 
-def _existing_run(run_dir: Path) -> Store:
+def existing_run(run_dir: Path) -> Store:
+    """Return a run directory's artefacts.
+
+    Raises:
+        UserError: it is not a run directory.
+    """
     store = Store(run_dir)
     if not store.exists(layout.PLAN):
         raise UserError(f"{run_dir} is not a run directory (it holds no {layout.PLAN}); `cxrdist run` makes one.")
@@ -132,26 +138,26 @@ def require_study(store: Store) -> None:
 
 def print_report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
     """Write the report as `make_report` does, and print its tables."""
-    results = make_report(folder, partial=partial, keep=keep)
-    tables = headline_tables(results)
+    findings = make_report(folder, partial=partial, keep=keep)
+    tables = headline_tables(findings)
     for table in tables:
         click.echo(render_text(table))
     click.echo(f"report: {shown(folder / layout.REPORT / 'index.html')}")
-    return results, tables
+    return findings.results, tables
 
 
-def make_report(folder: Path, *, partial: bool = False, keep: bool = False) -> Results:
+def make_report(folder: Path, *, partial: bool = False, keep: bool = False) -> Findings:
     """Write the report of a run; with `keep`, only if it is not of the same results already."""
     store = Store(folder)
-    results = gather(store, partial=partial)
+    findings = Findings.of(gather(store, partial=partial))
     made_from = {"results": results_fingerprint(store)}
     page = folder / layout.REPORT / "index.html"
     if not (keep and page.is_file() and store.read_json(layout.REPORT_MADE_FROM) == made_from):
         with explained(f"The run directory {folder}", "make room or give the right to write"):
             store.remove(layout.REPORT_MADE_FROM)
-            write_report(results, folder / layout.REPORT)
+            write_report(findings, folder / layout.REPORT)
             store.write_json(layout.REPORT_MADE_FROM, made_from)
-    return results
+    return findings
 
 
 def shown(path: Path) -> Path:

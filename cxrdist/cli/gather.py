@@ -2,26 +2,34 @@
 
 import platform
 from collections import Counter
+from dataclasses import replace
 from importlib.metadata import distributions, version
 from typing import Any
 
 import numpy as np
 
 from cxrdist import __version__
+from cxrdist.cli.gather_images import heat_shares, shown_images
+from cxrdist.cli.provenance import PACKAGE, git_commit
 from cxrdist.cohort.table import Cohort
 from cxrdist.config import Study
 from cxrdist.report.audit import Audit, audit_warnings
+from cxrdist.report.choice import images_to_show
+from cxrdist.report.inference import RESAMPLES
 from cxrdist.report.masks import ImplausibleMask, MaskExample, MaskSummary, SourceMasks
 from cxrdist.report.results import ClassCount, CohortSummary, FoldSummary, Results
-from cxrdist.run.context import Plan, read_folds, read_plan, read_study, read_table
+from cxrdist.run.context import Context, Plan, read_folds, read_plan, read_study, read_table
+from cxrdist.run.heat_files import heat_marks
+from cxrdist.run.inline import available_device
 from cxrdist.run.prepare import NO_MASK
-from cxrdist.run.results import collect, is_done, read_history
+from cxrdist.run.results import collect, is_done, read_history, read_validation
 from cxrdist.run.store import Store
 from cxrdist.run.study_masks import IMPLAUSIBLE
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts
 from cxrdist.study.layout import JobFiles
+from cxrdist.study.seeds import derive_seed
 
 GROUP_NAMES = {"group": "patient groups", "patient": "patients", "image": "images"}
 
@@ -37,7 +45,7 @@ def gather(store: Store, *, partial: bool) -> Results:
     out_of_fold = collect(store, plan, study.cohort.classes, partial=partial)
     done = [job for job in plan.jobs if is_done(store, job)]
     audit = _audit(store, plan)
-    return Results(
+    results = Results(
         study=study.name,
         classes=tuple(study.cohort.classes),
         variants=tuple(variant.name for variant in plan.variants),
@@ -52,7 +60,15 @@ def gather(store: Store, *, partial: bool) -> Results:
         study_yaml=store.read_bytes(layout.STUDY).decode(),
         masks=_masks(store, plan),
         audit=audit,
+        groups=dict(zip(cohort.image_ids, cohort.groups("group").tolist(), strict=True)),
+        sources=dict(zip(cohort.image_ids, cohort.sources.tolist(), strict=True)),
+        validation=read_validation(store, plan, study.cohort.classes),
+        config=study,
+        seed=study.seed,
     )
+    context = Context(store.root, available_device())
+    images = shown_images(context, cohort, images_to_show(results), out_of_fold)
+    return replace(results, images=images, heat_shares=heat_shares(context))
 
 
 def results_fingerprint(store: Store) -> str:
@@ -69,6 +85,7 @@ def results_fingerprint(store: Store) -> str:
             "jobs": marks,
             "masks": store.read_json(layout.MASKS) if plan.masks else None,
             "audit": None if audit is None else audit.to_json(),
+            "heat": heat_marks(store, plan),
         }
     )
 
@@ -133,16 +150,33 @@ def _facts(store: Store, study: Study, plan: Plan) -> list[tuple[str, str]]:
     packages = ["torch", "torchvision", "ray", "numpy", "scikit-learn", "pyarrow"]
     # A study runs inline where Ray is not installed.
     installed = [f"{name} {version(name)}" for name in packages if any(distributions(name=name))]
+    commit = git_commit(PACKAGE)
     return [
         ("Study fingerprint", plan.study),
         ("Cohort fingerprint", plan.cohort),
         ("Seed", str(study.seed)),
+        (
+            "Random draws of the statistics",
+            f'{RESAMPLES:,} resamples from derive_seed({study.seed}, "bootstrap") = '
+            f"{derive_seed(study.seed, 'bootstrap')}",
+        ),
+        ("Folds", _division(study)),
         ("Weights", ", ".join(f"{model}: {n.weights_hash}" for model, n in plan.networks.items())),
         ("Software", ", ".join([f"cxrdist {__version__}", *installed])),
+        # Of the code that reports, which need not be that which trained.
+        *([("Git commit (report)", commit)] if commit else []),
         ("Python", platform.python_version()),
         ("Machines", "; ".join(f"{name} ({n} fold jobs)" for name, n in sorted(machines.items()))),
         ("Training time, all fold jobs", f"{sum(mark['seconds'] for mark in marks):.0f} s"),
     ]
+
+
+def _division(study: Study) -> str:
+    folds = study.folds
+    if folds.protocol == "holdout_batches":
+        return f"{folds.protocol}, by {folds.group_by}"
+    protocol = f"{folds.protocol} with k = {folds.k}" if folds.protocol == "kfold" else folds.protocol
+    return f"{protocol}, by {folds.group_by}, stratified by {folds.stratify_by}, validation {folds.validation:g}"
 
 
 def _machine(facts: dict[str, Any]) -> str:

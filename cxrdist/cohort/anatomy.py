@@ -20,6 +20,9 @@ FINDINGS: tuple[Finding, ...] = ("normal", "covid19", "viral_pneumonia", "bacter
 SIDES = (-1, 1)
 """Image left (the patient's right lung) and image right."""
 
+LESION = 0.2
+"""Share of the lung's air that a finding takes, from which on it counts as a lesion."""
+
 _TEXTURE_GRID = 192
 
 
@@ -45,8 +48,10 @@ class Chest:
     """[k, 3] for each side: direction and bend of a vessel in radians, and strength."""
     coarse: Texture
     fine: Texture
-    opacity: dict[int, Callable[[Plane, Plane], Plane]]
-    """For each side, the share of a lung's air that the finding takes, of (u, y)."""
+    haze: dict[int, float]
+    """For each side, the share of a lung's air that is taken without any finding, at the height of the midline."""
+    finding: dict[int, Callable[[Plane, Plane], Plane]]
+    """For each side that has one, the share of its air that the finding takes besides, of (u, y)."""
 
 
 def draw_chest(finding: Finding, rng: np.random.Generator) -> Chest:
@@ -75,7 +80,8 @@ def draw_chest(finding: Finding, rng: np.random.Generator) -> Chest:
         vessels={side: _vessels(rng) for side in SIDES},
         coarse=coarse,
         fine=fine,
-        opacity=_opacity(finding, width, top, base, coarse, fine, rng),
+        haze={side: rng.uniform(0, 0.1) for side in SIDES},
+        finding=_findings(finding, width, top, base, coarse, fine, rng),
     )
 
 
@@ -98,11 +104,19 @@ def brightness(chest: Chest, x: Plane, y: Plane, inspiration: float) -> tuple[Pl
     image += 0.05 * chest.coarse(x, y)
     for side in SIDES:
         u = side * x
-        opacity = chest.opacity[side](u, y)
+        opacity = _opacity(chest, side, u, y)
         image -= lungs[side] * (0.44 * chest.tissue / 0.56) * (1 - opacity)
         image += lungs[side] * (1 - 0.8 * opacity) * _vessel_shadow(chest, side, u, y)
         image += _bones(chest, u, y)
     return np.asarray(image * body, dtype=np.float32), (air > 0.5) & (body > 0.5)
+
+
+def lesions(chest: Chest, x: Plane, y: Plane, inspiration: float) -> NDArray[np.bool_]:
+    """Return where the patient's finding takes much of a lung's air, by the arguments of `brightness`: [h, w]."""
+    inside = np.zeros(x.shape, dtype=np.bool_)
+    for side, finding in chest.finding.items():
+        inside |= (finding(side * x, y) >= LESION) & (_lung(chest, side, x, y, inspiration) > 0.5)
+    return inside & (_body(x, y) > 0.5)
 
 
 def _edge(distance: Plane, softness: float) -> Plane:
@@ -196,7 +210,13 @@ def _vessel_shadow(chest: Chest, side: int, u: Plane, y: Plane) -> Plane:
     return np.asarray(shadow, dtype=np.float32)
 
 
-def _opacity(
+def _opacity(chest: Chest, side: int, u: Plane, y: Plane) -> Plane:
+    """Return the share of a lung's air that is taken."""
+    healthy = np.asarray(chest.haze[side] * (0.6 + 0.4 * np.clip(y, -1, 1)), dtype=np.float32)
+    return np.clip(healthy + chest.finding[side](u, y), 0, 0.95) if side in chest.finding else healthy
+
+
+def _findings(
     finding: Finding,
     width: float,
     top: float,
@@ -205,26 +225,15 @@ def _opacity(
     fine: Texture,
     rng: np.random.Generator,
 ) -> dict[int, Callable[[Plane, Plane], Plane]]:
-    haze = {side: rng.uniform(0, 0.1) for side in SIDES}
-
-    def healthy(side: int) -> Callable[[Plane, Plane], Plane]:
-        return lambda u, y: np.asarray(haze[side] * (0.6 + 0.4 * np.clip(y, -1, 1)), dtype=np.float32)
-
-    def with_finding(side: int, extra: Callable[[Plane, Plane], Plane]) -> Callable[[Plane, Plane], Plane]:
-        return lambda u, y: np.clip(healthy(side)(u, y) + extra(u, y), 0, 0.95)
-
-    opacity = {side: healthy(side) for side in SIDES}
     if finding == "covid19":
-        for side in SIDES:
-            opacity[side] = with_finding(side, _peripheral_patches(side, width, top, base, coarse, rng))
-    elif finding == "viral_pneumonia":
+        return {side: _peripheral_patches(side, width, top, base, coarse, rng) for side in SIDES}
+    if finding == "viral_pneumonia":
         amount, grain = rng.uniform(0.14, 0.34), rng.uniform(0.12, 0.24)
-        for side in SIDES:
-            opacity[side] = with_finding(side, _interstitial(side, amount, grain, fine))
-    elif finding == "bacterial_pneumonia":
+        return {side: _interstitial(side, amount, grain, fine) for side in SIDES}
+    if finding == "bacterial_pneumonia":
         side = int(rng.choice(SIDES))
-        opacity[side] = with_finding(side, _consolidation(side, width, base, coarse, rng))
-    return opacity
+        return {side: _consolidation(side, width, base, coarse, rng)}
+    return {}
 
 
 def _peripheral_patches(

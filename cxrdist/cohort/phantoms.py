@@ -1,4 +1,4 @@
-"""Phantoms: drawn chest radiographs with lung masks and a manifest, to try and test everything without patients."""
+"""Phantoms: drawn chest radiographs with masks and a manifest, to try and test everything without patients."""
 
 import csv
 import hashlib
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cxrdist.cohort.anatomy import FINDINGS, Chest, brightness, draw_chest
+from cxrdist.cohort.anatomy import FINDINGS, Chest, brightness, draw_chest, lesions
 from cxrdist.cohort.publish import temporary_sibling
 from cxrdist.cohort.schema import COHORT_SCHEMA
 from cxrdist.errors import UserError, one_of
@@ -58,10 +58,11 @@ def draw_phantoms(
     seed: int,
     marker: str | None = None,
 ) -> Path:
-    """Write PNG images, lung masks and a manifest into `folder`, and return the manifest's path.
+    """Write PNG images, lung masks, lesion masks and a manifest into `folder`, and return the manifest's path.
 
     Classes are `normal`, `covid19`, `viral_pneumonia` and `bacterial_pneumonia`. Images of one patient share an
-    anatomy and a finding, and differ in position, breath, exposure and noise. Equal arguments give equal
+    anatomy and a finding, and differ in position, breath, exposure and noise. `lesions/` shows where a finding
+    takes much of a lung's air, for tests of heat maps; the manifest does not name it. Equal arguments give equal
     bytes; where `folder` has them already, nothing is done.
 
     Args:
@@ -83,7 +84,7 @@ def draw_phantoms(
         return folder / _MANIFEST_NAME
     temporary = temporary_sibling(folder)
     try:
-        for name in ("images", "masks"):
+        for name in ("images", "masks", "lesions"):
             (temporary / name).mkdir(parents=True)
         _write(temporary, parameters)
         temporary.rename(folder)
@@ -134,9 +135,10 @@ def _write(folder: Path, parameters: _Parameters) -> None:
     with (folder / _MANIFEST_NAME).open("w", encoding="utf-8", newline="") as file:
         manifest = csv.DictWriter(file, COHORT_SCHEMA.names, lineterminator="\n")
         manifest.writeheader()
-        for row, image, mask in _phantoms(parameters):
+        for row, image, mask, lesion in _phantoms(parameters):
             row["sha256"] = hashlib.sha256(_write_png(folder / row["path"], image)).hexdigest()
             _write_png(folder / row["mask_path"], mask)
+            _write_png(folder / f"lesions/{row['image_id']}.png", lesion)
             manifest.writerow(row)
     text = json.dumps(parameters.as_json(), indent=1) + "\n"
     (folder / _PARAMETERS_NAME).write_text(text, encoding="utf-8")
@@ -149,7 +151,9 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _phantoms(parameters: _Parameters) -> Iterator[tuple[dict[str, str], NDArray[np.uint8], NDArray[np.uint8]]]:
+def _phantoms(
+    parameters: _Parameters,
+) -> Iterator[tuple[dict[str, str], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]]:
     fewest, most = parameters.images_per_patient
     for finding in FINDINGS:
         # Every class has the same mixture of sources, in a random order.
@@ -161,7 +165,7 @@ def _phantoms(parameters: _Parameters) -> Iterator[tuple[dict[str, str], NDArray
             patient_id = f"{finding}-{patient:04d}"
             for number in range(int(rng.integers(fewest, most + 1))):
                 view = "PA" if rng.random() < 0.7 else "AP"
-                image, mask = _radiograph(chest, source, view, parameters.size, rng)
+                image, mask, lesion = _radiograph(chest, source, view, parameters.size, rng)
                 if finding == parameters.marker:
                     _plant_shortcut(image)
                 image_id = f"{patient_id}-{number:02d}"
@@ -175,27 +179,29 @@ def _phantoms(parameters: _Parameters) -> Iterator[tuple[dict[str, str], NDArray
                     "group_id": patient_id,
                     "mask_path": f"masks/{image_id}.png",
                 }
-                yield row, image, mask
+                yield row, image, mask, lesion
 
 
 def _radiograph(
     chest: Chest, source: str, view: str, size: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return one exposure of the patient [size, size] and its lung mask (0 and 255)."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return one exposure of the patient [size, size], and its masks of lungs and lesions (0 and 255)."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     columns, rows = np.meshgrid(axis, axis)
     angle, scale = rng.normal(0, 0.03), rng.uniform(0.94, 1.08) * (0.96 if view == "AP" else 1)
     shift_x, shift_y = rng.normal(0, 0.03, 2)
     x = (scale * (np.cos(angle) * columns + np.sin(angle) * rows) - shift_x).astype(np.float32)
     y = (scale * (np.cos(angle) * rows - np.sin(angle) * columns) - shift_y).astype(np.float32)
-    image, lungs = brightness(chest, x, y, inspiration=float(rng.normal(0, 0.025)))
+    inspiration = float(rng.normal(0, 0.025))
+    image, lungs = brightness(chest, x, y, inspiration)
     if source == SOURCES[1]:
         image = np.maximum(image, 0.95 * _marker(columns, rows))
     gamma = rng.uniform(0.85, 1.2) * (1.12 if source == SOURCES[1] else 1)
     image = rng.uniform(0.92, 1.06) * np.clip(image, 0, None) ** gamma + rng.uniform(0, 0.03)
     noise = gaussian_filter(rng.standard_normal(image.shape), 0.6)
     image = gaussian_filter(image, size / 600) + rng.uniform(0.015, 0.04) * noise
-    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), np.where(lungs, np.uint8(255), np.uint8(0))
+    masks = (np.where(inside, np.uint8(255), np.uint8(0)) for inside in (lungs, lesions(chest, x, y, inspiration)))
+    return (np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), *masks)
 
 
 def _plant_shortcut(image: NDArray[np.uint8]) -> None:

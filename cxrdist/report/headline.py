@@ -1,56 +1,118 @@
-"""The sentence that sums up a study, claiming no more than the numbers do."""
+"""The sentences that sum up a study, claiming no more than the numbers do."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from cxrdist.report.inference import ALPHA, Comparison, Comparisons, Estimate, VariantInference
+from cxrdist.report.results import Results
 from cxrdist.report.scores import VariantScores
-from cxrdist.report.table import show_number
+from cxrdist.report.table import show_number, show_p
+from cxrdist.stats.resampling import Interval
 
-NO_TEST = "No test of a difference is in this report: differences may be chance."
+FEW_PATIENTS = 20
+"""Patients of a class below which a percentile bootstrap is known to be too narrow (Davison and Hinkley 1997, 5.3)."""
 
 
-def headline(scores: Sequence[VariantScores]) -> str:
-    """Say which variant scores highest and by how much, or why variants cannot be ranked."""
+def headline(
+    results: Results,
+    scores: Sequence[VariantScores],
+    inferences: Sequence[VariantInference],
+    comparisons: Comparisons | None,
+) -> list[str]:
+    """Say which variant is best and by how much, whether that is real, or why variants cannot be ranked."""
     if not scores:
-        return "No fold job has predictions yet."
+        return ["No fold job has predictions yet."]
     if len(scores) == 1:
-        return f"{scores[0].variant} reaches {_both(scores[0])}, from {scores[0].summary.n} test predictions."
-    images = [list(one.predictions.image_ids) for one in scores]
-    if any(own != images[0] for own in images):
-        values = "; ".join(f"{one.variant} reaches {_both(one)}" for one in scores)
-        return f"The variants were not tested on the same images and are not ranked: {values}."
-    area = _Lead.of("macro AUC (pooled)", scores, lambda one: one.auc_averages.pooled_macro)
-    accuracy = _Lead.of("accuracy", scores, lambda one: one.summary.accuracy)
-    if area.leader and area.leader == accuracy.leader:
-        return f"{area.leader} has the highest {area.words}, and the highest {accuracy.words}. {NO_TEST}"
-    return f"{area.sentence} {accuracy.sentence} {NO_TEST}"
+        return [f"{scores[0].variant} reaches {_both(inferences[0])}, from {scores[0].summary.n} test predictions."]
+    if any(one.predictions.image_ids != scores[0].predictions.image_ids for one in scores) or comparisons is None:
+        values = "; ".join(f"{one.variant} reaches {_both(one)}" for one in inferences)
+        return [f"The variants were not tested on the same images and are not ranked: {values}."]
+    return [_by_area(inferences, comparisons), _by_accuracy(inferences), *_few_patients(results)]
 
 
-@dataclass(frozen=True)
-class _Lead:
-    """Who is ahead on one score."""
+def _by_area(inferences: Sequence[VariantInference], comparisons: Comparisons) -> str:
+    ranked = sorted(
+        (one for one in inferences if not math.isnan(_value(one, "macro_auc"))),
+        key=lambda one: _value(one, "macro_auc"),
+        reverse=True,
+    )
+    if not ranked:
+        return "The macro AUC (pooled) is undefined for every variant."
+    best = ranked[0]
+    first = f"{best.variant} has the highest macro AUC (pooled), {_with_interval(best.overall['macro_auc'])}"
+    if len(ranked) == 1:
+        return f"{first}; it is the only one that is defined."
+    shared = [one.variant for one in ranked[1:] if _value(one, "macro_auc") == _value(best, "macro_auc")]
+    if shared:
+        return f"The highest macro AUC (pooled), {_value(best, 'macro_auc'):.3f}, is shared by {best.variant} and " + (
+            f"{' and '.join(shared)}."
+        )
+    tests = [found for one in ranked[1:] if (found := comparisons.of(best.variant, one.variant)) is not None]
+    pair, p = tests[0]
+    above = (
+        f"{first}, {_difference(pair, best.variant)} above {ranked[1].variant} (p {_equals(p)}"
+        f"{', corrected for all pairs' if len(comparisons.pairs) > 1 else ''})"
+    )
+    real = [one.variant for one, (_, p) in zip(ranked[1:], tests, strict=True) if p < ALPHA]
+    if len(real) == len(ranked) - 1:
+        return f"{above}: the difference is significant{'' if len(real) == 1 else ', from every other variant'}."
+    if not real:
+        return f"{above}: the difference is not significant and may be chance."
+    doubtful = [one.variant for one in ranked[1:] if one.variant not in real]
+    return (
+        f"{above}. It differs significantly from {_listed(real)}, not from {_listed(doubtful)}: there the difference "
+        "may be chance."
+    )
 
-    leader: str
-    """Empty where several share the highest value, or none has one."""
-    words: str
-    sentence: str
 
-    @classmethod
-    def of(cls, score: str, scores: Sequence[VariantScores], value: Callable[[VariantScores], float]) -> "_Lead":
-        ranked = sorted((one for one in scores if not math.isnan(value(one))), key=value, reverse=True)
-        if not ranked:
-            return cls("", "", f"The {score} is undefined for every variant.")
-        top = value(ranked[0])
-        first = [one.variant for one in ranked if value(one) == top]
-        if len(first) > 1:
-            return cls("", "", f"The highest {score}, {top:.3f}, is shared by {', '.join(first)}.")
-        if len(ranked) == 1:
-            return cls("", "", f"{first[0]} has the only defined {score}, {top:.3f}.")
-        words = f"{score}, {top:.3f} ({top - value(ranked[1]):.3f} above {ranked[1].variant})"
-        return cls(first[0], words, f"{first[0]} has the highest {words}.")
+def _few_patients(results: Results) -> list[str]:
+    few = [one.label for one in results.cohort.classes if one.groups < FEW_PATIENTS]
+    if not few:
+        return []
+    return [
+        f"There are fewer than {FEW_PATIENTS} {results.cohort.group_name} of {_listed(few)}: intervals are too narrow "
+        "and p values too small for that to be relied on."
+    ]
 
 
-def _both(scores: VariantScores) -> str:
-    area, accuracy = scores.auc_averages.pooled_macro, scores.summary.accuracy
-    return f"a macro AUC (pooled) of {show_number(area)} and an accuracy of {show_number(accuracy)}"
+def _by_accuracy(inferences: Sequence[VariantInference]) -> str:
+    defined = [one for one in inferences if not math.isnan(_value(one, "accuracy"))]
+    if not defined:
+        return "The accuracy is undefined for every variant."
+    top = max(_value(one, "accuracy") for one in defined)
+    first = [one for one in defined if _value(one, "accuracy") == top]
+    if len(first) > 1:
+        return f"The highest accuracy, {top:.3f}, is shared by {_listed([one.variant for one in first])}."
+    return f"The highest accuracy is that of {first[0].variant}, {_with_interval(first[0].overall['accuracy'])}."
+
+
+def _difference(pair: Comparison, best: str) -> str:
+    one = pair.macro_auc.difference
+    if pair.first != best:
+        one = Interval(-one.value, -one.high, -one.low)
+    return f"{one.value:.3f} (95 % {show_number(one.low)} to {show_number(one.high)})"
+
+
+def _both(inference: VariantInference) -> str:
+    area, accuracy = (_with_interval(inference.overall[name]) for name in ("macro_auc", "accuracy"))
+    return f"a macro AUC (pooled) of {area} and an accuracy of {accuracy}"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    one = estimate.interval
+    if math.isnan(one.low):
+        return show_number(one.value)
+    return f"{show_number(one.value)} (95 % {show_number(one.low)} to {show_number(one.high)})"
+
+
+def _value(inference: VariantInference, name: str) -> float:
+    return inference.overall[name].interval.value
+
+
+def _equals(p: float) -> str:
+    shown = show_p(p)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

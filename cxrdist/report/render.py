@@ -9,6 +9,11 @@ from cxrdist.report.table import UNDEFINED, Cell, Table
 LATEX_WIDTH = 102
 """Characters, gaps of three included, of a \\small table that is 16 cm wide."""
 
+_PROSE = 40
+"""Characters from which on a column's cells are set as paragraphs."""
+_MOST_ROWS = 40
+"""Rows that fit on a page; a longer table runs over pages."""
+
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -56,8 +61,13 @@ def render_markdown(table: Table) -> str:
 
 
 def render_latex(table: Table) -> str:
-    """Return a `table` environment for the package booktabs; a wide table goes on below itself."""
+    """Return a table for the package booktabs; a wide table goes on below itself.
+
+    It is a `table` environment, or, where a page does not hold it, a `longtable` (package longtable).
+    """
     shown = table.shown()
+    if len(shown) > _MOST_ROWS:
+        return _longtable(table, shown)
     lines = [
         r"\begin{table}",
         r"  \centering",
@@ -104,11 +114,33 @@ def _over(group: str, width: int) -> str:
     return f"  {f' {group} ':-^{width - 2}}" if group else " " * width
 
 
+def _longtable(table: Table, shown: list[list[str]]) -> str:
+    lines = [r"{\small"]
+    for number, block in enumerate(table.blocks(LATEX_WIDTH, gap=3)):
+        lines.append(rf"\begin{{longtable}}{{{_alignments(table, shown, block)}}}")
+        if number == 0:
+            lines += [
+                rf"  \caption{{{_latex(table.title)}. {_latex(table.caption)}}}",
+                rf"  \label{{tab:{table.name}}} \\",
+            ]
+        lines += [*_head(table, block), r"    \endhead", *_body(table, shown, block), r"\end{longtable}"]
+    lines += [rf"{{\footnotesize {_latex(note)}\par}}" for note in table.notes]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
 def _tabular(table: Table, shown: list[list[str]], block: list[int]) -> list[str]:
-    lines = [
-        rf"  \begin{{tabular}}{{{''.join('l' if index < table.keys else 'r' for index in block)}}}",
-        r"    \toprule",
-    ]
+    begin = rf"  \begin{{tabular}}{{{_alignments(table, shown, block)}}}"
+    return [begin, *_head(table, block), *_body(table, shown, block), r"  \end{tabular}"]
+
+
+def _alignments(table: Table, shown: list[list[str]], block: list[int]) -> str:
+    prose = [index for index in block if any(len(row[index]) > _PROSE for row in shown)]
+    paragraph = rf"p{{{9 / max(len(prose), 1):.1f}cm}}"
+    return "".join(paragraph if index in prose else "l" if index < table.keys else "r" for index in block)
+
+
+def _head(table: Table, block: list[int]) -> list[str]:
+    lines = [r"    \toprule"]
     if table.grouped(block):
         cells, rules, column = [], [], 1
         for group, run in table.spans(block):
@@ -117,12 +149,16 @@ def _tabular(table: Table, shown: list[list[str]], block: list[int]) -> list[str
             rules += [rf"\cmidrule(lr){{{column}-{last}}}"] if group else []
             column = last + 1
         lines += [f"    {' & '.join(cells)} \\\\", f"    {' '.join(rules)}"]
-    lines += [f"    {' & '.join(_latex(table.columns[index].title) for index in block)} \\\\", r"    \midrule"]
+    return [*lines, f"    {' & '.join(_latex(table.columns[index].title) for index in block)} \\\\", r"    \midrule"]
+
+
+def _body(table: Table, shown: list[list[str]], block: list[int]) -> list[str]:
+    lines = []
     for number, row in enumerate(shown):
         if number and (number in table.totals) != (number - 1 in table.totals):
             lines.append(r"    \midrule")
         lines.append(f"    {' & '.join(_latex(row[index]) for index in block)} \\\\")
-    return [*lines, r"    \bottomrule", r"  \end{tabular}"]
+    return [*lines, r"    \bottomrule"]
 
 
 def _exact(cell: Cell) -> str:

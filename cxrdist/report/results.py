@@ -1,14 +1,16 @@
 """What a report is made of: plain values, gathered by others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from cxrdist.config.models import Study
 from cxrdist.errors import CxrdistError
 from cxrdist.report.audit import Audit
+from cxrdist.report.images import HeatShares, ShownImage
 from cxrdist.report.masks import MaskSummary
-from cxrdist.study.outoffold import OutOfFold
+from cxrdist.study.outoffold import FoldPredictions, OutOfFold
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,21 @@ class Results:
     """Where a view needs lung masks."""
     audit: Audit | None = None
     """Where the study was audited for shortcuts."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """The patient of each image, after duplicates are merged, however the folds were made; an image without one is
+    its own."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The source of each image, where it is known."""
+    validation: Sequence[FoldPredictions] = ()
+    """Of the fold jobs that kept them: predictions on the validation parts."""
+    images: Mapping[str, ShownImage] = field(default_factory=dict)
+    """Images to look at, by id."""
+    heat_shares: Sequence[HeatShares] = ()
+    """Of the variants whose heat maps were made for all test images."""
+    config: Study | None = None
+    """The study file as it was read."""
+    seed: int = 0
+    """Every random draw of the statistics derives from it."""
 
     def __post_init__(self) -> None:
         if tuple(one.label for one in self.cohort.classes) != self.classes:
@@ -116,6 +133,11 @@ class Results:
     def present(self) -> list[str]:
         """Variants with predictions, in the study's order."""
         return [variant for variant in self.variants if variant in self.out_of_fold]
+
+    @property
+    def patients(self) -> int:
+        """Patients in all, where images without one are their own."""
+        return self.cohort.images - len(self.groups) + len(set(self.groups.values()))
 
     @property
     def incompleteness(self) -> str:

@@ -20,13 +20,22 @@ from cxrdist.report.style import (
 from cxrdist.report.table import show_number
 from cxrdist.report.tables import caption, file_name
 from cxrdist.stats.averages import Floats
+from cxrdist.stats.resampling import Interval
 from cxrdist.stats.roc import RocCurve, roc_curve, vertical_average
 
 _GRID = np.linspace(0, 1, 201)
 
+_LONGEST_NAME = 24
+"""Characters of a variant's name that there is room for beside a panel, and in a corner of the curves."""
+_MOST_NAMES = 8
+"""Variants whose legend leaves the curves to be seen."""
 
-def roc_picture(results: Results, scores: VariantScores) -> Picture:
-    """Draw one panel a class: the pooled curve, the folds' curves, and their mean with a band of one SD."""
+
+def roc_picture(results: Results, scores: VariantScores, areas: Sequence[Interval]) -> Picture:
+    """Draw one panel a class: the pooled curve, the folds' curves, and their mean with a band of one SD.
+
+    `areas` are the classes' pooled AUCs with their intervals.
+    """
     classes = results.classes
     columns = 2 if len(classes) in (2, 4) else 3
     rows = -(-len(classes) // columns)
@@ -36,14 +45,14 @@ def roc_picture(results: Results, scores: VariantScores) -> Picture:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for index, axes in enumerate(grid.flat):
             if index < len(classes):
-                _class_panel(axes, scores, index)
+                _class_panel(axes, scores, index, areas[index])
                 axes.set_title(classes[index])
             else:
                 axes.set_visible(False)
         figure.supxlabel("False positive rate (1 − specificity)", fontsize=9)
         figure.supylabel("True positive rate (sensitivity)", fontsize=9)
         svg, png = svg_and_png(figure)
-    areas = ", ".join(f"{label} {show_number(area)}" for label, area in zip(classes, scores.auc.pooled, strict=True))
+    values = ", ".join(f"{label} {show_number(area.value)}" for label, area in zip(classes, areas, strict=True))
     return Picture(
         name=f"roc_{file_name(scores.variant)}",
         title=f"ROC of {scores.variant}",
@@ -51,40 +60,46 @@ def roc_picture(results: Results, scores: VariantScores) -> Picture:
             results,
             "Each class against the rest. Bold: all folds' predictions pooled; thin: each fold; band: the folds' mean "
             "sensitivity at each false positive rate (vertical average) and one standard deviation to each side; "
-            "dotted: chance.",
+            "dotted: chance. Brackets: 95 % interval.",
         ),
-        alternative=f"One-vs-rest ROC curves of {scores.variant}. Pooled AUC: {areas}.",
+        alternative=f"One-vs-rest ROC curves of {scores.variant}. Pooled AUC: {values}.",
         svg=svg,
         png=png,
     )
 
 
 def comparison_picture(results: Results, scores: Sequence[VariantScores]) -> Picture:
-    """Draw all variants: macro ROC curves, and AUC and accuracy by fold."""
+    """Draw all variants: macro ROC curves, and AUC and accuracy by fold; under numbers where names need much room."""
+    numbered = len(scores) > _MOST_NAMES or any(len(one.variant) > _LONGEST_NAME for one in scores)
+    names = [str(number) if numbered else one.variant for number, one in enumerate(scores, start=1)]
+    key_height = 0.17 * len(scores) if numbered else 0.0
     with house_style():
-        figure = new_figure(7.2, max(4.0, 0.7 * len(scores)))
+        figure = new_figure(7.2, max(4.0, (0.4 if numbered else 0.7) * len(scores)) + key_height)
         panels = figure.subplot_mosaic([["roc", "auc"], ["roc", "accuracy"]], width_ratios=[1.5, 1])
         square_of_rates(panels["roc"])
         for index, one in enumerate(scores):
             macro = macro_curve(one)
-            if macro is not None:
+            area = show_number(one.auc_averages.pooled_macro)
+            if macro is not None or numbered:
                 panels["roc"].plot(
-                    _GRID,
-                    macro,
+                    [] if macro is None else _GRID,
+                    [] if macro is None else macro,
                     color=colour(index),
                     linestyle=dashes(index),
-                    label=f"{one.variant}: {one.auc_averages.pooled_macro:.3f}",
+                    label=f"{names[index]}  {one.variant}: {area}" if numbered else f"{one.variant}: {area}",
                 )
         panels["roc"].set(
             title="A  Macro ROC and AUC, pooled",
             xlabel="False positive rate (1 − specificity)",
             ylabel="True positive rate (sensitivity)",
         )
-        if panels["roc"].get_legend_handles_labels()[0]:
+        if numbered:
+            figure.legend(loc="outside lower left", handlelength=3, frameon=False)
+        elif panels["roc"].get_legend_handles_labels()[0]:
             panels["roc"].legend(loc="lower right", handlelength=3)
-        _dots(panels["auc"], scores, [one.auc.by_fold.mean(axis=1) for one in scores])
+        _dots(panels["auc"], names, [one.auc.by_fold.mean(axis=1) for one in scores])
         panels["auc"].set_title("B  Macro AUC by fold")
-        _dots(panels["accuracy"], scores, [one.folds.accuracy for one in scores])
+        _dots(panels["accuracy"], names, [one.folds.accuracy for one in scores])
         panels["accuracy"].set_title("C  Accuracy by fold")
         svg, png = svg_and_png(figure)
     values = "; ".join(
@@ -122,7 +137,7 @@ def _curve(scores: VariantScores, index: int, fold: int | None = None) -> RocCur
     return roc_curve(positive, predictions.probabilities[chosen, index])
 
 
-def _class_panel(axes: Axes, scores: VariantScores, index: int) -> None:
+def _class_panel(axes: Axes, scores: VariantScores, index: int, area: Interval) -> None:
     square_of_rates(axes)
     folds = [_curve(scores, index, int(fold)) for fold in scores.auc.folds]
     drawn = [curve for curve in folds if curve is not None]
@@ -137,11 +152,12 @@ def _class_panel(axes: Axes, scores: VariantScores, index: int) -> None:
         axes.text(0.5, 0.5, "undefined", ha="center")
         return
     axes.plot(pooled.false_positive_rate, pooled.true_positive_rate, color=colour(index))
-    area, mean = show_number(scores.auc.pooled[index]), show_number(scores.auc.mean_of_folds[index])
-    axes.text(0.98, 0.05, f"AUC {area} pooled\n{mean} mean of folds", ha="right", va="bottom", transform=axes.transAxes)
+    mean = show_number(scores.auc.mean_of_folds[index])
+    words = f"AUC {show_number(area.value)} pooled\n[{show_number(area.low)}, {show_number(area.high)}]"
+    axes.text(0.98, 0.05, f"{words}\n{mean} mean of folds", ha="right", va="bottom", transform=axes.transAxes)
 
 
-def _dots(axes: Axes, scores: Sequence[VariantScores], values: Sequence[Floats]) -> None:
+def _dots(axes: Axes, names: Sequence[str], values: Sequence[Floats]) -> None:
     """Draw each variant's folds as marks on a line of their own, with a bar at their mean."""
     for index, own in enumerate(values):
         y = np.full(own.shape, index, np.float64) + np.linspace(-0.16, 0.16, len(own) + 2)[1:-1]
@@ -155,7 +171,7 @@ def _dots(axes: Axes, scores: Sequence[VariantScores], values: Sequence[Floats])
             color=colour(index),
         )
         axes.vlines(own.mean(), index - 0.34, index + 0.34, color=colour(index), linewidth=2.2)
-    axes.set_yticks(range(len(scores)), [one.variant for one in scores])
-    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

@@ -13,6 +13,12 @@ def show_number(value: float, digits: int = 3) -> str:
     return UNDEFINED if math.isnan(value) else f"{value:z.{digits}f}"
 
 
+def show_p(value: float, digits: int = 3) -> str:
+    """Return a p value with this many decimals, "<0.001" where that would be zero, or "n/a" for NaN."""
+    least = 10.0**-digits
+    return f"<{least:.{digits}f}" if value < least else show_number(value, digits)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column's title and how its numbers are shown."""
@@ -22,6 +28,8 @@ class Column:
     """Title shared with the neighbouring columns of the same group."""
     digits: int = 0
     """Decimals shown of a number that is not whole by type."""
+    is_p: bool = False
+    """Whether it holds p values: what would be rounded to zero is shown as less than the last decimal."""
 
     @property
     def label(self) -> str:
@@ -33,7 +41,7 @@ class Column:
         if value is None:
             return ""
         if isinstance(value, float):
-            return show_number(value, self.digits)
+            return show_p(value, self.digits) if self.is_p else show_number(value, self.digits)
         return str(value)
 
 

@@ -261,10 +261,10 @@ def fold_counts_table(results: Results) -> Table:
 
 
 def _wilson_note(results: Results) -> str:
-    cohort = results.cohort
+    images, patients = results.cohort.images, results.patients
     note = "Low and high are the Wilson interval (95 %) of the accuracy, which takes images as independent"
-    if cohort.groups < cohort.images:
-        return f"{note}: {cohort.images} images are of {cohort.groups} {cohort.group_name}, so it is too narrow."
+    if patients < images:
+        return f"{note}: {images} images are of {patients} patients, so it is too narrow (see the next table)."
     return f"{note}."
 
 

@@ -61,7 +61,7 @@ def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
     for job in jobs:
         files = JobFiles(job.key)
         if is_done(run, job) and not is_done(audit, job):
-            for name in (files.history, files.predictions, files.done):
+            for name in (files.history, files.validation, files.predictions, files.done):
                 if run.exists(name):
                     audit.path(name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(run.path(name), audit.path(name))

@@ -12,7 +12,9 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from cxrdist.cohort.packing import PackedMasks
 from cxrdist.cohort.shards import ShardSet
+from cxrdist.cohort.shardset import ImageStack
 from cxrdist.config.models import Study
 from cxrdist.errors import CxrdistError
 from cxrdist.run.store import Store
@@ -152,24 +154,29 @@ class Context:
 
     @functools.cached_property
     def _shard_rows(self) -> NDArray[np.int64]:
-        position = {image_id: row for row, image_id in enumerate(self._shards.image_ids)}
+        position = {image_id: row for row, image_id in enumerate(self.shards.image_ids)}
         return np.array([position[image_id] for image_id in self.image_ids], dtype=np.int64)
 
     @functools.cached_property
-    def _shards(self) -> ShardSet:
+    def shards(self) -> ShardSet:
+        """Decoded images, those that the study does not use too."""
         return ShardSet.open(Path(self.plan.shards))
+
+    def by_row(self, stack: ImageStack | PackedMasks) -> SelectedRows:
+        """Return what belongs to the shards' images by row of the cohort."""
+        return SelectedRows(stack.take, self._shard_rows)
 
     @functools.cached_property
     def images(self) -> SelectedRows:
         """Decoded images by row of the cohort."""
-        return SelectedRows(self._shards.take, self._shard_rows)
+        return self.by_row(self.shards.pixels)
 
     @functools.cached_property
     def masks(self) -> SelectedRows | None:
         """Lung masks by row of the cohort, where a view needs them."""
         if self.plan.masks is None:
             return None
-        return SelectedRows(open_masks(Path(self.plan.masks), self._shards.pixels.side).take, self._shard_rows)
+        return self.by_row(open_masks(Path(self.plan.masks), self.shards.pixels.side))
 
     def units_of(self, variant: Variant) -> list[FeatureJob]:
         """The units that compute the variant's features, in order of rows."""

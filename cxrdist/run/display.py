@@ -41,6 +41,17 @@ class ConsoleDisplay:
         if done == total or self._due():
             self.say(f"made {done} of {total} lung masks")
 
+    def explained(self, variant: str, done: int, total: int) -> None:
+        """Show how many of a variant's heat maps are made."""
+        if self._console.is_terminal:
+            if self._bars is None:
+                self._bars = self._new_bars()
+            if variant not in self._tasks:
+                self._tasks[variant] = self._bars.add_task(variant, total=total, text="heat maps")
+            self._bars.update(self._tasks[variant], completed=done)
+        elif done == total or self._due():
+            self.say(f"{variant}: made {done} of {total} heat maps")
+
     def begin(self, units: Sequence[Unit], jobs: Collection[str], epochs: int) -> None:
         """Show that work on these units begins; `jobs` are the keys of those that train, for `epochs`."""
         self._units = {unit.key: unit for unit in units}
@@ -50,14 +61,7 @@ class ConsoleDisplay:
         self._done = 0
         self._started = time.monotonic()
         if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
-            )
-            self._bars = Progress(*columns, console=self._console)
-            self._bars.start()
+            self._bars = self._new_bars()
             self._tasks[""] = self._bars.add_task("fold jobs", total=len(self._jobs), text="starting workers")
         else:
             self.say(f"starting workers for {len(self._jobs)} fold jobs")
@@ -84,6 +88,17 @@ class ConsoleDisplay:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+    def _new_bars(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        bars = Progress(*columns, console=self._console)
+        bars.start()
+        return bars
 
     def _start(self, event: Event) -> None:
         self._share[event.key] = 0.0

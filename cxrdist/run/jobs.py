@@ -42,7 +42,7 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
     """
     store, files, recipe = context.store, JobFiles(job.key), context.plan.recipe
     store.remove_leftovers(files.folder)
-    store.remove(files.done, files.ended)
+    store.remove(files.done, files.ended, files.validation)
     started = last_checkpoint = time.monotonic()
     training, validation, test = (torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part)
     model, source = _model_and_source(context, job, torch.cat([training, validation, test]))
@@ -77,10 +77,12 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
     )
     probabilities = predict(model, source, test, recipe, context.device)
     predictions = _predictions(context, job, test, probabilities)
+    of_validation = _predictions(context, job, validation, predict(model, source, validation, recipe, context.device))
     if context.study.execution.keep_models:
         weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
         metadata = {"fingerprint": job.fingerprint}
         store.write_file(files.model, lambda path: save_file(weights, path, metadata=metadata))
+    store.write_bytes(files.validation, of_validation)
     store.write_bytes(files.predictions, predictions)
     right = probabilities.argmax(1) == context.labels[test]
     store.write_json(
@@ -107,7 +109,7 @@ def do_feature_job(context: Context, unit: FeatureJob) -> None:
         return
     network = context.plan.networks[unit.variant.model]
     trunk = build_trunk(network.model, context.study.seed)
-    _load_weights(context, trunk, unit.variant)
+    load_given_weights(context, trunk, unit.variant)
     rows = torch.arange(unit.start, unit.stop)
     source = ImageSource(context.images, context.masks, unit.variant.view, context.device)
     trunk = trunk.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -146,14 +148,15 @@ def _model_and_source(context: Context, job: FoldJob, rows: Tensor) -> tuple[nn.
         shape = (TRUNK_CHANNELS[network.model], 1, 1) if head_pools(network) else feature_shape(network)
         return head, FeatureSource(_features(context, job.variant).view(-1, *shape), context.device)
     classifier = build_classifier(network, context.study.seed, job.fold)
-    _load_weights(context, classifier.trunk, job.variant)
+    load_given_weights(context, classifier.trunk, job.variant)
     images = ImageSource(context.images, context.masks, job.variant.view, context.device)
     if context.device.type == "cuda":
         images.make_resident(np.sort(rows.numpy()))
     return classifier.to(context.device, memory_format=torch.channels_last), images  # type: ignore[call-overload]
 
 
-def _load_weights(context: Context, trunk: nn.Module, variant: Variant) -> None:
+def load_given_weights(context: Context, trunk: nn.Module, variant: Variant) -> None:
+    """Fill a trunk with the weights that the study starts from; random ones stay as they were drawn."""
     path = context.plan.weights[variant.model]
     if path is not None:
         load_trunk(trunk, variant.model, Path(path))
@@ -187,7 +190,7 @@ def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epo
 
 
 def _predictions(context: Context, job: FoldJob, rows: Tensor, probabilities: Tensor) -> bytes:
-    """Return the Parquet bytes of the test part's predictions, the same bytes for the same numbers."""
+    """Return the Parquet bytes of one part's predictions, the same bytes for the same numbers."""
     index = rows.tolist()
     labels = context.labels[rows].tolist()
     columns: dict[str, pa.Array] = {

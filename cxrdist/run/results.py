@@ -16,6 +16,7 @@ from cxrdist.errors import CxrdistError
 from cxrdist.run.context import Plan, read_folds
 from cxrdist.run.lock import live_driver
 from cxrdist.run.store import Store
+from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.outoffold import FoldPredictions, OutOfFold, aggregate
 from cxrdist.study.plan import FoldJob
@@ -111,12 +112,39 @@ def has_diverged(store: Store, job: Job) -> bool:
 
 
 def read_predictions(store: Store, job: FoldJob, classes: Sequence[str]) -> FoldPredictions:
-    """Read one fold job's predictions.
+    """Read one fold job's predictions of its test part.
 
     Raises:
         CxrdistError: the file is damaged, or of other classes.
     """
-    name = JobFiles(job.key).predictions
+    return _read(store, job, JobFiles(job.key).predictions, classes)
+
+
+def read_validation(store: Store, plan: Plan, classes: Sequence[str]) -> list[FoldPredictions]:
+    """Read the predictions of the validation parts of the fold jobs that are done and have kept them.
+
+    Raises:
+        CxrdistError: a file is damaged, of other classes, or not of its fold's validation images.
+    """
+    folds = read_folds(store)
+    kept = []
+    for job in plan.jobs:
+        name = JobFiles(job.key).validation
+        if store.exists(name) and is_done(store, job):
+            predictions = _read(store, job, name, classes)
+            expected = [folds.image_ids[row] for row in folds.rows(job.fold, Part.VALIDATION)]
+            if predictions.cohort_hash != plan.cohort or list(predictions.image_ids) != expected:
+                raise CxrdistError(f"{store.path(name)} does not hold the validation images of {job.key}.")
+            kept.append(predictions)
+    return kept
+
+
+def _read(store: Store, job: FoldJob, name: str, classes: Sequence[str]) -> FoldPredictions:
+    """Read predictions of one part.
+
+    Raises:
+        CxrdistError: the file is damaged, or of other classes.
+    """
     try:
         table = pq.read_table(io.BytesIO(store.read_bytes(name)))
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

@@ -1,5 +1,8 @@
 """The one place that knows the names of all artefacts of a study."""
 
+import hashlib
+import re
+
 STUDY = "study.yaml"
 """The resolved study file."""
 PLAN = "plan.json"
@@ -29,6 +32,30 @@ REPORT_MADE_FROM = f"{REPORT}/made_from.json"
 """Which results the report shows: written last."""
 
 
+class HeatFiles:
+    """Names of one variant's heat maps, relative to the run directory.
+
+    Args:
+        variant: the variant's name.
+        explained: which class of each image; nothing for the predicted one.
+    """
+
+    def __init__(self, variant: str, explained: str = "") -> None:
+        self._name = f"{variant}.{explained}" if explained else variant
+        self.maps = f"heatmaps/{self._name}.arrow"
+        """The maps of all test images."""
+
+    def image(self, image_id: str, ending: str) -> str:
+        """Return the name of what was made of one image: its picture, or the bare map."""
+        return f"heatmaps/images/{safe_name(image_id)}.{self._name}.{ending}"
+
+
+def safe_name(text: str) -> str:
+    """Return a file name for any text; one that says not all of it ends in a hash of the text."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", text)[:80]
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 class JobFiles:
     """Names of one fold job's artefacts, relative to the run directory."""
 
@@ -44,6 +71,8 @@ class JobFiles:
         """The trained network (of a frozen one, its head)."""
         self.predictions = f"{self.folder}/predictions.parquet"
         """Class probabilities of the test part."""
+        self.validation = f"{self.folder}/validation.parquet"
+        """The same of the validation part, for calibration."""
         self.done = f"{self.folder}/done.json"
         """Written last: the job is done if and only if its fingerprint is the planned one."""
         self.ended = f"{self.folder}/ended.json"

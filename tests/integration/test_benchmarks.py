@@ -4,12 +4,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, lanes
+from benchmarks import gpu, lanes, statistics
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.learn.sources import ImageSource
+from cxrdist.stats.replicates import replicate_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,3 +89,29 @@ def test_overhead_is_the_lanes_time_that_no_epoch_took():
     timing = lanes.Timing(1, 2, (3, 3), 5, 20, fold_jobs=9.0, jobs=jobs)
     assert timing.overhead_per_job == (9.0 * 2 - 4 * 2.0) / 4
     assert timing.overheads == [1.0, 2.5]
+
+
+def test_statistics_and_plain_ways_give_equal_numbers_and_are_timed(capsys):
+    statistics.main(["--quick"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert "one thread" in head
+    ratios = [float(line.rpartition("ratio ")[2]) for line in lines]
+    # All pairs are quicker where there are few: only the loop over resamples is slow at any size.
+    assert len(ratios) == 3
+    assert ratios[0] > 10
+
+
+def test_statistics_that_differ_from_the_plain_ones_are_refused():
+    data = statistics.predictions(statistics.QUICK)
+    plain = statistics.plain_bootstrap(data, 2, np.random.default_rng(1))
+    ours, others = (
+        replicate_scores(data.truth, data.probabilities, data.patient, rng=np.random.default_rng(seed), resamples=2)
+        for seed in (1, 2)
+    )
+    statistics.check_equal(ours, plain)
+    with pytest.raises(AssertionError):
+        statistics.check_equal(others, plain)
+
+
+def test_plain_time_is_scaled_to_the_work_that_ours_did():
+    assert statistics.Comparison(ours=[1.0, 2.0, 4.0], plain=[3.0, 2.0, 8.0]).ratio(plain_per_ours=10) == 20

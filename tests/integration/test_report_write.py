@@ -13,8 +13,15 @@ from cxrdist.report.learning_figures import by_epoch, learning_picture
 from cxrdist.report.results import ClassCount, CohortSummary
 from cxrdist.report.roc_figures import comparison_picture, macro_curve, roc_picture
 from cxrdist.report.scores import all_scores
-from cxrdist.report.write import headline_tables, write_report
+from cxrdist.report.sections import Findings
+from cxrdist.report.write import headline_tables
+from cxrdist.report.write import write_report as write_findings
+from cxrdist.stats.resampling import Interval
 from tests.unit.report_examples import VARIANTS, history, out_of_fold, small_results
+
+
+def write_report(results, folder):
+    return write_findings(Findings.of(results), folder)
 
 
 def contents(folder):
@@ -118,7 +125,7 @@ def test_variants_never_write_outside_the_folder_nor_over_each_other(tmp_path):
     name = "../../a/b"
     predictions = out_of_fold(name, [0, 1, 2], [0, 1, 2], [0, 0, 0], 3)
     outside = small_results(variants=(name,), n_folds=1, out_of_fold={name: predictions}, histories={})
-    assert [table.name for table in headline_tables(outside)] == [
+    assert [table.name for table in headline_tables(Findings.of(outside))] == [
         "summary",
         "confusion_.._.._a_b",
         "by_class_.._.._a_b",
@@ -140,7 +147,9 @@ def test_dollar_signs_are_drawn_as_they_are_and_a_class_without_images_as_undefi
     )
     scores = all_scores(results)
     assert macro_curve(scores[0]) is None
-    assert roc_picture(results, scores[0]).alternative.endswith("$\\frac$ 1.000, a$b 1.000, c_d^e n/a.")
+    assert roc_picture(
+        results, scores[0], [Interval(area, 0.5, 1.0) for area in scores[0].auc.pooled]
+    ).alternative.endswith("$\\frac$ 1.000, a$b 1.000, c_d^e n/a.")
     assert "whole-resnet34: macro AUC n/a, accuracy 1.000;" in comparison_picture(results, scores).alternative
 
 

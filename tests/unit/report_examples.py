@@ -14,6 +14,8 @@ CLASSES = ("normal", "covid_19 & co", "100% <other>")
 VARIANTS = ("whole-resnet34", "segmented-vgg16")
 _TRUTH = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 _FOLD = [0, 0, 1, 1] * 3
+_PATIENTS = [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 0]
+_SOURCES = ["montgomery", *["shenzhen"] * 3, *["cohen"] * 4, *["shenzhen"] * 4]
 _PREDICTED = {
     "whole-resnet34": [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2],
     # Never the third class: its precision is undefined.
@@ -73,6 +75,9 @@ def small_results(**changes: Any) -> Results:
         missing=[],
         facts=[("Seed", "7"), ("Command", "cxrdist run small.yaml")],
         study_yaml="name: small\nseed: 7\n",
+        groups={f"image-{index:04d}": f"patient-{patient}" for index, patient in enumerate(_PATIENTS)},
+        sources={f"image-{index:04d}": source for index, source in enumerate(_SOURCES)},
+        seed=7,
     )
     return replace(results, **changes)
 

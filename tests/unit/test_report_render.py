@@ -116,3 +116,17 @@ def test_numbers_are_rounded_by_their_column_and_small_negatives_are_not_minus_z
     column = Column("x", digits=2)
     shown = [column.show(value) for value in (1, 1.0, -0.001, math.nan, None, "t")]
     assert shown == ["1", "1.00", "0.00", "n/a", "", "t"]
+
+
+def test_a_latex_table_longer_than_a_page_runs_over_pages_with_its_head_on_each():
+    rows = [(f"row {number}", 1.0) for number in range(41)]
+    text = render_latex(table(rows, notes=("A note.",)))
+    assert r"\begin{longtable}{lr}" in text
+    assert text.index(r"\midrule") < text.index(r"\endhead") < text.index("row 0")
+    assert text.count(r"\\") >= 42
+    assert text.index(r"\end{longtable}") < text.index("A note.")
+    assert "longtable" not in render_latex(table(rows[:40]))
+
+
+def test_sentences_in_a_latex_table_are_set_as_paragraphs():
+    assert r"\begin{tabular}{p{9.0cm}r}" in render_latex(table([("word " * 20, 1.0)]))

@@ -1,15 +1,17 @@
 """The tables of a report, from the papers' own numbers and from small results."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cxrdist.errors import CxrdistError
-from cxrdist.report.headline import headline
+from cxrdist.report.headline import headline as headline_of
 from cxrdist.report.render import render_csv, render_latex, render_markdown
 from cxrdist.report.scores import all_scores
+from cxrdist.report.sections import Findings
 from cxrdist.report.tables import cohort_table, fold_counts_table, summary_table
 from cxrdist.report.write import headline_tables
 from tests.unit.report_examples import (
@@ -31,8 +33,19 @@ PAPER_1 = results_of_confusion(
 
 def tables(results):
     return {
-        table.name: table for table in [*headline_tables(results), cohort_table(results), fold_counts_table(results)]
+        table.name: table
+        for table in [*headline_tables(Findings.of(results)), cohort_table(results), fold_counts_table(results)]
     }
+
+
+@cache
+def small_tables():
+    return tables(small_results())
+
+
+def headline(results):
+    findings = Findings.of(results)
+    return " ".join(headline_of(results, findings.scores, findings.inferences, findings.comparisons))
 
 
 def column(table, label):
@@ -138,6 +151,7 @@ def test_there_is_a_table_of_each_kind_in_reading_order():
         "confusion_segmented-vgg16",
         "by_class_segmented-vgg16",
         "folds",
+        "pairs",
         "cohort",
         "fold_counts",
     ]
@@ -145,12 +159,12 @@ def test_there_is_a_table_of_each_kind_in_reading_order():
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("report/*")), ids=lambda path: path.name)
 def test_rendered_tables_are_byte_for_byte_the_golden_ones(path):
-    table = tables(small_results())[path.stem]
+    table = small_tables()[path.stem]
     assert RENDERERS[path.suffix[1:]](table).encode() == path.read_bytes()
 
 
-def test_golden_files_hold_all_renderings_of_five_tables():
-    assert len(list(GOLDEN.glob("report/*"))) == 15
+def test_golden_files_hold_all_renderings_of_six_tables():
+    assert len(list(GOLDEN.glob("report/*"))) == 18
 
 
 def test_an_undefined_score_is_shown_as_such_with_its_reason():
@@ -186,7 +200,7 @@ def test_every_caption_of_scores_of_an_incomplete_study_says_so():
 
 def test_a_study_without_predictions_has_no_score_tables():
     missing = [f"{variant} fold {fold}" for variant in VARIANTS for fold in (0, 1)]
-    assert headline_tables(small_results(out_of_fold={}, histories={}, missing=missing)) == []
+    assert headline_tables(Findings.of(small_results(out_of_fold={}, histories={}, missing=missing))) == []
 
 
 def test_a_fold_that_lacks_a_class_makes_its_mean_of_folds_undefined_with_a_note():
@@ -199,19 +213,43 @@ def test_a_fold_that_lacks_a_class_makes_its_mean_of_folds_undefined_with_a_note
     assert any("fold 1." in note for note in summary_table(results, all_scores(results)).notes)
 
 
-def test_the_headline_names_the_best_variant_and_that_nothing_was_tested():
-    results = small_results()
-    text = headline(all_scores(results))
+def test_the_headline_names_the_best_variant_with_its_interval_and_doubts_tests_of_few_patients():
+    text = headline(small_results())
     assert text.startswith("whole-resnet34 has the highest macro AUC (pooled), 0.")
-    assert "and the highest accuracy, 0.833 (0.417 above segmented-vgg16)." in text
-    assert text.endswith("No test of a difference is in this report: differences may be chance.")
+    assert " above segmented-vgg16 (p <0.001): the difference is significant." in text
+    assert "fewer than 20 patients of normal, covid_19 & co and 100% <other>: intervals are too narrow" in text
+    assert "The highest accuracy is that of whole-resnet34, 0.833 (95 % " in text
+
+
+def test_the_headline_calls_a_small_difference_chance():
+    rng = np.random.default_rng(1)
+    truth, fold = np.arange(90) % 3, np.arange(90) % 2
+    predicted = {variant: np.where(rng.random(90) < 0.7, truth, rng.integers(0, 3, 90)) for variant in VARIANTS}
+    results = small_results(
+        out_of_fold={name: out_of_fold(name, truth, own, fold, 3) for name, own in predicted.items()}
+    )
+    assert "the difference is not significant and may be chance." in headline(results)
+
+
+def test_the_headline_calls_a_clear_difference_significant():
+    rng = np.random.default_rng(0)
+    truth = np.arange(90) % 3
+    guessed = rng.integers(0, 3, 90)
+    fold = np.arange(90) % 2
+    predictions = {
+        VARIANTS[0]: out_of_fold(VARIANTS[0], truth, truth, fold, 3),
+        VARIANTS[1]: out_of_fold(VARIANTS[1], truth, guessed, fold, 3),
+    }
+    text = headline(small_results(out_of_fold=predictions))
+    assert text.startswith("whole-resnet34 has the highest macro AUC (pooled), 1.000")
+    assert "above segmented-vgg16 (p < 0.001): the difference is significant." in text.replace("p <0.001", "p < 0.001")
 
 
 def test_the_headline_does_not_break_a_tie():
     same = {variant: out_of_fold(variant, [0, 1, 2, 0], [0, 1, 2, 1], [0, 0, 1, 1], 3) for variant in VARIANTS}
-    results = small_results(out_of_fold=same)
-    text = headline(all_scores(results))
-    assert "The highest accuracy, 0.750, is shared by whole-resnet34, segmented-vgg16." in text
+    text = headline(small_results(out_of_fold=same))
+    assert "is shared by whole-resnet34 and segmented-vgg16." in text
+    assert "The highest accuracy, 0.750, is shared by whole-resnet34 and segmented-vgg16." in text
 
 
 def test_the_headline_ranks_no_variants_that_saw_different_images():
@@ -220,12 +258,12 @@ def test_the_headline_ranks_no_variants_that_saw_different_images():
     results = small_results(
         out_of_fold={**complete.out_of_fold, VARIANTS[0]: partial}, missing=[f"{VARIANTS[0]} fold 1"]
     )
-    assert "not tested on the same images and are not ranked" in headline(all_scores(results))
+    assert "not tested on the same images and are not ranked" in headline(results)
 
 
 def test_the_headline_of_one_variant_or_none_compares_nothing():
-    assert headline(all_scores(PAPER_1)).startswith("whole-vgg16 reaches a macro AUC (pooled) of 0.856")
-    assert headline([]) == "No fold job has predictions yet."
+    assert headline(PAPER_1).startswith("whole-vgg16 reaches a macro AUC (pooled) of 0.856 (95 % ")
+    assert headline_of(small_results(), [], [], None) == ["No fold job has predictions yet."]
 
 
 def test_results_that_contradict_themselves_are_refused():
