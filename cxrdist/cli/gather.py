@@ -7,6 +7,7 @@ from importlib.metadata import distributions, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrdist import __version__
 from cxrdist.cli.gather_images import heat_shares, shown_images
@@ -97,10 +98,29 @@ def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> 
     for index, label in enumerate(cohort.classes):
         own = labels == index
         by_source = Counter(source or "unknown" for source in sources[own].tolist())
-        counts.append(ClassCount(label, int(own.sum()), len(np.unique(groups[own])), dict(sorted(by_source.items()))))
+        counts.append(
+            ClassCount(
+                label,
+                int(own.sum()),
+                len(np.unique(groups[own])),
+                dict(sorted(by_source.items())),
+                _groups_by_source(groups[own], sources[own]),
+            )
+        )
     quarantine = ((store.read_json(layout.QUARANTINE) if store else None) or {}).get("images", [])
     excluded = Counter(_why_excluded(one["reason"]) for one in quarantine)
-    return CohortSummary(counts, len(np.unique(groups)), GROUP_NAMES[study.folds.group_by], dict(excluded))
+    return CohortSummary(
+        counts,
+        len(np.unique(groups)),
+        GROUP_NAMES[study.folds.group_by],
+        dict(excluded),
+        _groups_by_source(groups, sources),
+        len(np.unique(cohort.groups("patient"))) - len(np.unique(cohort.groups("group"))),
+    )
+
+
+def _groups_by_source(groups: NDArray[np.str_], sources: NDArray[np.str_]) -> dict[str, int]:
+    return {name or "unknown": len(np.unique(groups[sources == name])) for name in sorted(set(sources.tolist()))}
 
 
 def _why_excluded(reason: str) -> str:

@@ -23,6 +23,8 @@ class ClassCount:
     """Groups (such as patients) with at least one image of the class."""
     sources: Mapping[str, int]
     """Images by source."""
+    source_groups: Mapping[str, int] = field(default_factory=dict)
+    """Groups by source, where they are counted."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class CohortSummary:
     """What a group is, in the plural, such as "patients"."""
     excluded: Mapping[str, int]
     """Images left out, by reason."""
+    source_groups: Mapping[str, int] = field(default_factory=dict)
+    """Groups by source, where they are counted."""
+    merged: int = 0
+    """Patients that are in one group with another, since the manifest says that they share an image or are the same."""
 
     @property
     def images(self) -> int:

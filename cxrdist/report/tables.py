@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from cxrdist.report.results import Results
+from cxrdist.report.results import ClassCount, CohortSummary, Results
 from cxrdist.report.scores import VariantScores
 from cxrdist.report.table import Cell, Column, Table
 from cxrdist.stats.averages import mean_and_sd
@@ -216,11 +216,18 @@ def cohort_table(results: Results) -> Table:
     cohort = results.cohort
     grouped = cohort.group_name != "images"
     sources = sorted({source for one in cohort.classes for source in one.sources})
-    counted = [(one.label, one.images, one.groups, one.sources) for one in cohort.classes]
     all_sources = {source: sum(one.sources.get(source, 0) for one in cohort.classes) for source in sources}
+    everything = ClassCount("all", cohort.images, cohort.groups, all_sources, cohort.source_groups)
+    of_groups = sources if grouped and cohort.source_groups else []
     rows: list[tuple[Cell, ...]] = [
-        (label, images, *([groups] if grouped else []), *(by_source.get(source, 0) for source in sources))
-        for label, images, groups, by_source in [*counted, ("all", cohort.images, cohort.groups, all_sources)]
+        (
+            one.label,
+            one.images,
+            *([one.groups] if grouped else []),
+            *(one.sources.get(source, 0) for source in sources),
+            *(one.source_groups.get(source, 0) for source in of_groups),
+        )
+        for one in [*cohort.classes, everything]
     ]
     return Table(
         name="cohort",
@@ -231,10 +238,21 @@ def cohort_table(results: Results) -> Table:
             Column("Images"),
             *([Column(cohort.group_name.capitalize())] if grouped else []),
             *(Column(source, "Images by source") for source in sources),
+            *(Column(source, f"{cohort.group_name.capitalize()} by source") for source in of_groups),
         ),
         rows=tuple(rows),
         totals=frozenset({len(cohort.classes)}),
-        notes=tuple(f"Left out: {count} images: {reason}." for reason, count in cohort.excluded.items()),
+        notes=(
+            *(f"Left out: {count} images: {reason}." for reason, count in cohort.excluded.items()),
+            *([_merged_note(cohort)] if cohort.merged else []),
+        ),
+    )
+
+
+def _merged_note(cohort: CohortSummary) -> str:
+    return (
+        f"{cohort.merged} patients (or images without one) were joined to others: the manifest's groups say that they "
+        "share an image or are the same."
     )
 
 

@@ -1,6 +1,7 @@
 """The tables of a report, from the papers' own numbers and from small results."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -281,3 +282,17 @@ def test_results_that_contradict_themselves_are_refused():
     bad.probabilities[0, 0] = np.nan
     with pytest.raises(CxrdistError, match="not finite"):
         small_results(out_of_fold={VARIANTS[0]: bad})
+
+
+def test_patients_are_counted_by_class_and_source_and_joined_ones_are_said():
+    cohort = small_results().cohort
+    classes = [replace(one, source_groups=dict.fromkeys(one.sources, 3)) for one in cohort.classes]
+    counted = replace(cohort, classes=classes, source_groups={"cohen": 3, "montgomery": 1, "shenzhen": 5}, merged=2)
+    table = cohort_table(small_results(cohort=counted))
+    assert [one.title for one in table.columns if one.group == "Patients by source"] == [
+        "cohen",
+        "montgomery",
+        "shenzhen",
+    ]
+    assert [row[-3:] for row in table.rows] == [(0, 3, 3), (3, 0, 0), (0, 0, 3), (3, 1, 5)]
+    assert table.notes[-1].startswith("2 patients (or images without one) were joined to others")
