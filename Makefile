@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 
-.PHONY: help setup demo test lint unit lock clean
+.PHONY: help setup demo test lint unit integration lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -24,16 +24,18 @@ demo: setup  ## draw chest phantoms and run 3 folds x 4 variants on them, on a l
 	$(BIN)/cxrdist phantoms $(DEMO)/images
 	$(BIN)/cxrdist run jobs/demo.yaml --images $(DEMO)/images --run-dir $(DEMO)/study
 
-test: lint  ## everything that .ci/run checks
-	$(BIN)/python -m pytest tests
+test: lint unit integration  ## everything that .ci/run checks
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: setup  ## the quick tests alone: no Ray, under 30 s
-	$(BIN)/python -m pytest tests/unit
+unit: setup  ## the quick tests alone: no Ray, under 30 s on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+integration: setup  ## the others: a real local Ray, real images, a real browser; one at a time
+	$(BIN)/python -m pytest tests/integration
 
 lock: setup  ## pin again, to the newest versions allowed
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

@@ -47,8 +47,10 @@ def written(tmp_path_factory):
 
 
 def test_a_report_is_the_page_each_table_three_ways_and_each_figure_two_ways(written):
-    tables = ["summary", "folds", "cohort", "fold_counts", f"confusion_{VARIANTS[0]}", f"by_class_{VARIANTS[0]}"]
-    figures = ["comparison", f"roc_{VARIANTS[0]}", f"learning_{VARIANTS[0]}"]
+    of_the_study = ["summary", "intervals", "cohort", "fold_counts", "folds", "calibration", "errors_by_source"]
+    of_the_variant = [f"{name}_{VARIANTS[0]}" for name in ("confusion", "by_class", "by_class_intervals")]
+    tables = [*of_the_study, "confident_errors", "claim", *of_the_variant]
+    figures = ["comparison", "reliability", f"roc_{VARIANTS[0]}", f"learning_{VARIANTS[0]}"]
     assert set(written) == {
         "index.html",
         *(f"tables/{name}.{ending}" for name, ending in itertools.product(tables, ("csv", "md", "tex"))),
@@ -83,7 +85,7 @@ def test_figures_hold_no_date_and_no_font_from_elsewhere(written):
 
 
 def test_the_page_holds_the_figures(written):
-    assert written["index.html"].count(b"data:image/svg+xml;base64,") == 3
+    assert written["index.html"].count(b"data:image/svg+xml;base64,") == 4
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
@@ -114,7 +116,7 @@ def test_no_file_is_ever_half_written_under_its_own_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", noted)
     write_report(small_results(out_of_fold={}, histories={}, missing=["-"] * 4), tmp_path)
     finished = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert len(opened) == len(finished) == 7
+    assert len(opened) == len(finished) == 1 + 3 * 3
     assert finished.isdisjoint(opened)
 
 
