@@ -1,6 +1,7 @@
 """Studies side by side: all variants alike in all tables, tests only of what is paired, and what differs is said."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.unit.report_examples import VARIANTS, out_of_fold, small_results
 
 IMAGES = [f"image-{index:04d}" for index in range(12)]
 TRUTH = np.repeat([0, 1, 2], 4)
-CONFIG = {"name": "small", "seed": 7, "cohort": {"manifest": "m.csv", "classes": ["a", "b"]}}
+CONFIG: dict[str, Any] = {"name": "small", "seed": 7, "cohort": {"manifest": "m.csv", "classes": ["a", "b"]}}
 OTHERS_RIGHT = [0, 0, 1, 0, 1, 1, 2, 1, 2, 2, 0, 2]
 
 
@@ -138,7 +139,7 @@ def test_other_folds_do_not_change_what_is_tested_by_image(same_folds, other_fol
 def test_each_study_is_scored_in_its_own_folds(other_folds):
     assert [row[2] for row in other_folds.summary().rows] == ["2 of 2", "2 of 2", "3 of 3"]
     (folds,) = [table for table in tables_of(side_by_side_sections(other_folds)) if table.name == "folds"]
-    assert [row[1] for row in folds.rows if row[0].startswith("two")] == ["0", "1", "2", "mean", "SD"]
+    assert [row[1] for row in folds.rows if str(row[0]).startswith("two")] == ["0", "1", "2", "mean", "SD"]
     alone = SideBySide.of([compared("two", results_of(OTHERS_RIGHT, (0, 1, 2, 2) * 3))])
     assert alone.summary().rows[0] == other_folds.summary().rows[2]
 
@@ -153,8 +154,11 @@ def test_folds_that_share_the_test_parts_alone_are_other_folds():
 @pytest.mark.parametrize("seed", [7, 8])
 def test_studies_with_equal_predictions_differ_in_nothing_whatever_their_seeds(seed):
     found = SideBySide.of([compared("one"), compared("two", small_results(seed=seed))])
+    assert found.comparisons is not None
     for variant in VARIANTS:
-        pair, p = found.comparisons.of(f"one: {variant}", f"two: {variant}")
+        compared_pair = found.comparisons.of(f"one: {variant}", f"two: {variant}")
+        assert compared_pair is not None
+        pair, p = compared_pair
         for test in (pair.macro_auc, pair.accuracy):
             assert (test.difference.low, test.difference.value, test.difference.high, test.p) == (0, 0, 0, 1)
         assert (p, pair.mcnemar.p) == (1, 1)
@@ -163,8 +167,10 @@ def test_studies_with_equal_predictions_differ_in_nothing_whatever_their_seeds(s
 
 def test_all_pairs_are_corrected_together_however_many_there_are():
     found = SideBySide.of([compared(label) for label in "abcd"])
-    assert len(found.pairs().rows) == 28
-    assert "28" in found.pairs().notes[0]
+    pairs = found.pairs()
+    assert pairs is not None
+    assert len(pairs.rows) == 28
+    assert "28" in pairs.notes[0]
 
 
 def test_variants_tested_on_other_images_are_not_compared_and_this_is_said():
