@@ -81,6 +81,21 @@ def test_lungs_are_where_the_mask_says(folder):
         assert image[mask == 255].mean() < image[20:, 8:56][mask[20:, 8:56] == 0].mean() - 30
 
 
+def test_lesions_are_inside_the_lungs_of_the_ill_and_brighter_than_the_rest_of_them(folder):
+    for path in sorted((folder / "images").iterdir()):
+        image, mask, lesion = (
+            np.asarray(Image.open(folder / name / path.name)) for name in ("images", "masks", "lesions")
+        )
+        assert lesion.shape == mask.shape
+        assert set(np.unique(lesion)) <= {0, 255}
+        assert not (lesion[mask == 0] > 0).any()
+        if path.name.startswith("normal-"):
+            assert not lesion.any()
+        elif path.name.startswith(("covid19-", "bacterial_pneumonia-")):
+            assert 0.01 < (lesion > 0).mean() < 0.15
+            assert image[lesion > 0].mean() > image[(mask > 0) & (lesion == 0)].mean() + 10
+
+
 def test_images_of_one_patient_are_alike_but_not_equal(folder):
     images = {
         path.stem: np.asarray(Image.open(path)).ravel().astype(float) for path in sorted((folder / "images").iterdir())
