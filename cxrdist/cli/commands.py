@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxrdist.cli.aggregate import log_aggregate
-from cxrdist.cli.gather import gather, results_fingerprint
+from cxrdist.cli.gather import gather, results_fingerprint, with_images
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config import Study, load_study
 from cxrdist.errors import CxrdistError, UserError
@@ -155,6 +156,7 @@ def make_report(folder: Path, *, partial: bool = False, keep: bool = False) -> F
     if not (keep and page.is_file() and store.read_json(layout.REPORT_MADE_FROM) == made_from):
         with explained(f"The run directory {folder}", "make room or give the right to write"):
             store.remove(layout.REPORT_MADE_FROM)
+            findings = replace(findings, results=with_images(store, findings.results))
             write_report(findings, folder / layout.REPORT)
             store.write_json(layout.REPORT_MADE_FROM, made_from)
     return findings

@@ -36,7 +36,7 @@ GROUP_NAMES = {"group": "patient groups", "patient": "patients", "image": "image
 
 
 def gather(store: Store, *, partial: bool) -> Results:
-    """Read everything that a report shows.
+    """Read everything that a report shows but its images.
 
     Raises:
         IncompleteStudyError: fold jobs are missing and `partial` is false.
@@ -46,7 +46,7 @@ def gather(store: Store, *, partial: bool) -> Results:
     out_of_fold = collect(store, plan, study.cohort.classes, partial=partial)
     done = [job for job in plan.jobs if is_done(store, job)]
     audit = _audit(store, plan)
-    results = Results(
+    return Results(
         study=study.name,
         classes=tuple(study.cohort.classes),
         variants=tuple(variant.name for variant in plan.variants),
@@ -67,8 +67,13 @@ def gather(store: Store, *, partial: bool) -> Results:
         config=study,
         seed=study.seed,
     )
+
+
+def with_images(store: Store, results: Results) -> Results:
+    """Return results with the images that a page shows, explained by the networks that were kept: seconds of work."""
     context = Context(store.root, available_device())
-    images = shown_images(context, cohort, images_to_show(results), out_of_fold)
+    cohort = Cohort(read_table(store, layout.COHORT), store.root, results.classes)
+    images = shown_images(context, cohort, images_to_show(results), results.out_of_fold)
     return replace(results, images=images, heat_shares=heat_shares(context))
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cxrdist.cli.gather import gather
+from cxrdist.cli.gather import gather, with_images
 from cxrdist.cohort.decode import Preprocessing, decode_grey, read_image_file
 from cxrdist.config import load_study
 from cxrdist.learn.heatmaps import heat_maps, min_max
@@ -91,6 +91,11 @@ def give_network(run, source, target):
     with safe_open(run / JobFiles(target).model, framework="pt") as file:
         metadata = file.metadata()
     save_file(load_file(run / JobFiles(source).model), run / JobFiles(target).model, metadata=metadata)
+
+
+def results_of(run):
+    store = Store(run)
+    return with_images(store, gather(store, partial=False))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -265,7 +270,7 @@ def forget_cache(run):
 
 
 def test_the_report_has_images_with_heat_and_the_shares_of_the_kept_maps(run):
-    results = gather(Store(run), partial=False)
+    results = results_of(run)
     assert [one.variant for one in results.heat_shares] == VARIANTS
     assert len(results.images) >= 4
     kept = {variant: read(run, variant)[0] for variant in VARIANTS}
@@ -283,9 +288,9 @@ def test_the_report_has_images_with_heat_and_the_shares_of_the_kept_maps(run):
 
 
 def test_the_report_makes_the_heat_maps_that_it_shows_where_none_are_kept(run):
-    kept = gather(Store(run), partial=False)
+    kept = results_of(run)
     shutil.rmtree(run / "heatmaps")
-    made = gather(Store(run), partial=False)
+    made = results_of(run)
     assert list(made.heat_shares) == []
     assert list(made.images) == list(kept.images)
     for image_id, image in made.images.items():
@@ -297,11 +302,11 @@ def test_the_report_of_a_run_without_networks_has_images_without_heat_and_withou
     shutil.rmtree(run / "heatmaps")
     for path in run.glob("jobs/*/*/model.safetensors"):
         path.unlink()
-    images = gather(Store(run), partial=False).images
+    images = results_of(run).images
     assert images
     assert all(not image.heat for image in images.values())
     forget_cache(run)
-    assert dict(gather(Store(run), partial=False).images) == {}
+    assert dict(results_of(run).images) == {}
 
 
 def test_heat_maps_of_a_study_that_changed_are_stale_and_new_ones_renew_the_report(
@@ -310,7 +315,7 @@ def test_heat_maps_of_a_study_that_changed_are_stale_and_new_ones_renew_the_repo
     shutil.copytree(explained[0], tmp_path / "run")
     settings = ("training.learning_rate=1e-2", "variants.views=[whole]", "variants.models=[resnet34]")
     run = train(tmp_path, phantoms, shared_cache, *settings)
-    assert list(gather(Store(run), partial=False).heat_shares) == []
+    assert list(results_of(run).heat_shares) == []
     report = (
         *("run", str(tmp_path / "study.yaml"), "--images", str(phantoms), "--run-dir", str(run)),
         *("--executor", "inline", "--set", f"execution.cache={shared_cache}"),
