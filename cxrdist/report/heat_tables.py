@@ -6,7 +6,7 @@ import numpy as np
 
 from cxrdist.report.images import HeatShares
 from cxrdist.report.inference import LEVEL, RESAMPLES
-from cxrdist.report.results import Results
+from cxrdist.report.results import Results, patients_of
 from cxrdist.report.table import Cell, Column, Table
 from cxrdist.report.tables import SCORE_DIGITS, caption
 from cxrdist.stats.heat import mean_by_patient_bootstrap
@@ -35,8 +35,7 @@ def heat_shares_table(shares: Sequence[HeatShares], groups: Mapping[str, str], s
     rows: list[tuple[Cell, ...]] = []
     left_out = []
     for one in shares:
-        # What follows the image's own mark cannot be the name of a group.
-        patients = np.array([groups.get(image_id, f"\0{image_id}") for image_id in one.image_ids])
+        patients = np.array(patients_of(groups, one.image_ids))
         rng = np.random.default_rng(derive_seed(seed, "heat"))
         inside = mean_by_patient_bootstrap(one.inside, patients, rng, RESAMPLES, LEVEL)
         defined = ~np.isnan(one.inside)

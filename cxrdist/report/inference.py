@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrdist.report.results import Results
+from cxrdist.report.results import Results, patients_of
 from cxrdist.report.scores import VariantScores
 from cxrdist.stats.averages import Floats
 from cxrdist.stats.confusion import wilson
@@ -108,7 +108,7 @@ class Comparisons:
 
 def independent_images(results: Results, image_ids: Sequence[str]) -> bool:
     """Return whether no two of these images belong to one group."""
-    groups = _groups(results, image_ids)
+    groups = patients_of(results.groups, image_ids)
     return len(set(groups)) == len(groups)
 
 
@@ -120,7 +120,7 @@ def infer(results: Results, scores: VariantScores) -> VariantInference:
     variants of the same images.
     """
     predictions = scores.predictions
-    groups = _groups(results, predictions.image_ids)
+    groups = patients_of(results.groups, predictions.image_ids)
     independent = len(set(groups)) == len(groups)
     values = scores_once(predictions.truth, predictions.probabilities)
     drawn = replicate_scores(
@@ -264,8 +264,3 @@ def _bootstrap(value: float, drawn: Floats) -> Estimate:
 
 def _p(test: PairedAuc | PairedDifference) -> float:
     return test.p
-
-
-def _groups(results: Results, image_ids: Sequence[str]) -> list[str]:
-    # What follows the image's own mark cannot be the name of a group.
-    return [results.groups.get(image_id, f"\0{image_id}") for image_id in image_ids]

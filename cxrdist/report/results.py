@@ -60,6 +60,12 @@ class FoldSummary:
     test: Sequence[int]
 
 
+def patients_of(groups: Mapping[str, str], image_ids: Sequence[str]) -> list[str]:
+    """Return the patient of each image from what is known of them; an image without one is its own."""
+    # What follows the image's own mark cannot be the name of a group.
+    return [groups.get(image_id, f"\0{image_id}") for image_id in image_ids]
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything that a report shows.
