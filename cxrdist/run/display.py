@@ -26,6 +26,8 @@ class ConsoleDisplay:
         self._jobs: set[str] = set()
         self._done = 0
         self._started = self._last_line = 0.0
+        self._explained_since: dict[str, tuple[int, float]] = {}
+        """Of each variant, how many heat maps there were when they were first counted, and when that was."""
 
     def say(self, text: str) -> None:
         """Print a sentence."""
@@ -42,15 +44,19 @@ class ConsoleDisplay:
             self.say(f"made {done} of {total} lung masks")
 
     def explained(self, variant: str, done: int, total: int) -> None:
-        """Show how many of a variant's heat maps are made."""
+        """Show how many of a variant's heat maps are made, and how long the rest will take."""
+        first, since = self._explained_since.setdefault(variant, (done, time.monotonic()))
+        left = ""
+        if first < done < total:
+            left = f", about {duration((time.monotonic() - since) / (done - first) * (total - done))} left"
         if self._console.is_terminal:
             if self._bars is None:
                 self._bars = self._new_bars()
             if variant not in self._tasks:
                 self._tasks[variant] = self._bars.add_task(variant, total=total, text="heat maps")
-            self._bars.update(self._tasks[variant], completed=done)
+            self._bars.update(self._tasks[variant], completed=done, text=f"heat maps{left}")
         elif done == total or self._due():
-            self.say(f"{variant}: made {done} of {total} heat maps")
+            self.say(f"{variant}: made {done} of {total} heat maps{left}")
 
     def begin(self, units: Sequence[Unit], jobs: Collection[str], epochs: int) -> None:
         """Show that work on these units begins; `jobs` are the keys of those that train, for `epochs`."""
