@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,6 +36,7 @@ from cxrdist.errors import CxrdistError
 from cxrdist.run.board import Event
 from cxrdist.run.driver import run_study
 from cxrdist.run.store import Store
+from cxrdist.run.sweep import Sweep, TrialEvent
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.queue import Unit
 
@@ -62,7 +64,7 @@ class Recorder:
     def masked(self, _done: int, _total: int) -> None:
         pass
 
-    def begin(self, _units: Sequence[Unit], _jobs: Collection[str], _epochs: int) -> None:
+    def begin(self, _units: Sequence[Unit], _epochs: Mapping[str, int]) -> None:
         self.planned = time.time()
 
     def event(self, event: Event) -> None:
@@ -70,6 +72,9 @@ class Recorder:
 
     def end(self) -> None:
         pass
+
+    def sweeping(self, _sweep: Sweep) -> AbstractContextManager[Callable[[TrialEvent], None]]:
+        return nullcontext(lambda _event: None)
 
     def times(self, kind: str, keys: frozenset[str]) -> list[float]:
         return [moment for moment, event in self.events if event.kind == kind and event.key in keys]

@@ -48,6 +48,22 @@ def _study_options(function: Any) -> Any:
     return function
 
 
+def _run_options(function: Any) -> Any:
+    for option in (
+        click.option("--run-dir", type=_FOLDER, help="Where everything is kept; by default runs/NAME."),
+        click.option("--wandb", type=click.Choice(["off", "auto", "offline", "online"]), help="Weights & Biases; off."),
+        click.option("--address", metavar="ADDRESS", help="Ray cluster to join; by default a local one is started."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Fold jobs or trials at a time; by default by GPUs or cores."
+        ),
+        click.option(
+            "--executor", type=click.Choice(["ray", "inline"]), help="ray (default): in parallel; inline: here."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 @cli.command(
     epilog="""
     cxrdist run jobs/resnet34_three_class.yaml --images DIR
@@ -56,35 +72,35 @@ def _study_options(function: Any) -> Any:
     """
 )
 @_study_options
-@click.option("--executor", type=click.Choice(["ray", "inline"]), help="ray (default): in parallel; inline: here.")
-@click.option("--workers", type=click.IntRange(min=1), help="Fold jobs at a time; by default by GPUs or cores.")
-@click.option("--address", metavar="ADDRESS", help="Ray cluster to join; by default a local one is started.")
-@click.option("--wandb", type=click.Choice(["off", "auto", "offline", "online"]), help="Weights & Biases; off.")
-@click.option("--run-dir", type=_FOLDER, help="Where everything is kept; by default runs/NAME.")
-def run(
-    study: Path,
-    images: Path | None,
-    settings: tuple[str, ...],
-    executor: str | None,
-    workers: int | None,
-    address: str | None,
-    wandb: str | None,
-    run_dir: Path | None,
-) -> None:
+@_run_options
+def run(study: Path, settings: tuple[str, ...], run_dir: Path | None, **options: Any) -> None:
     """Run a study; run it again to resume.
 
-    Does whatever of the study is not done yet, then makes its tables, figures and page.
+    Does whatever of the study is not done yet, its sweep first where it has one, then makes its tables, figures and
+    page.
     """
     from cxrdist.cli.commands import run_command
 
-    overrides = {
-        "cohort.images": _absolute(images),
-        "execution.executor": executor,
-        "execution.workers": workers,
-        "execution.address": address,
-        "tracking.wandb": wandb,
-    }
-    run_command(study, settings, overrides, run_dir)
+    run_command(study, settings, _overrides(**options), run_dir)
+
+
+@cli.command(
+    epilog="""
+    cxrdist sweep jobs/resnet34_three_class_sweep.yaml --images DIR
+    cxrdist sweep study.yaml --set sweep.trials=50 --set sweep.nesting=shared
+    """
+)
+@_study_options
+@_run_options
+def sweep(study: Path, settings: tuple[str, ...], run_dir: Path | None, **options: Any) -> None:
+    """Search for settings, as `sweep` in a study file says; do it again to resume.
+
+    Inside the training part of every outer fold, by inner folds of its own, so that no test image has a part in a
+    choice. `cxrdist run` does the same first, and then trains each fold with what was chosen.
+    """
+    from cxrdist.cli.sweep import sweep_command
+
+    sweep_command(study, settings, _overrides(**options), run_dir)
 
 
 @cli.command(
@@ -300,6 +316,19 @@ def _complain(text: str) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _overrides(
+    *, images: Path | None, executor: str | None, workers: int | None, address: str | None, wandb: str | None
+) -> dict[str, Any]:
+    """Return what the options change of a study file, by key."""
+    return {
+        "cohort.images": _absolute(images),
+        "execution.executor": executor,
+        "execution.workers": workers,
+        "execution.address": address,
+        "tracking.wandb": wandb,
+    }
 
 
 def _absolute(folder: Path | None) -> str | None:

@@ -21,12 +21,14 @@ from cxrdist.report.sections import Findings
 from cxrdist.report.table import Table as ResultTable
 from cxrdist.report.write import headline_tables, write_report
 from cxrdist.run.context import read_plan
-from cxrdist.run.display import ConsoleDisplay, duration
+from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
 from cxrdist.run.lock import live_driver
 from cxrdist.run.lung_plan import LUNGS, read_lung_plan
 from cxrdist.run.results import all_statuses
 from cxrdist.run.store import Store, explained
+from cxrdist.run.sweep_results import planned_searches, records_of
+from cxrdist.run.text import duration
 from cxrdist.study import layout
 
 
@@ -88,6 +90,9 @@ def status_command(run_dir: Path) -> None:
     for status in statuses:
         if status.reason:
             console.print(f"{status.job.key} {status.standing}: {status.reason}", markup=False, soft_wrap=True)
+    if kind != LUNGS:
+        for search in planned_searches(store):
+            console.print(f"sweep {search.key}: {len(records_of(store, search))} of {search.trials} trials done")
     driver = live_driver(store)
     if driver is not None:
         console.print(f"worked on by process {driver['pid']} on {driver['host']}", markup=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cxrdist import __version__
 from cxrdist.cli.gather_images import heat_shares, shown_images
+from cxrdist.cli.gather_sweep import sweep_marks, sweep_summary
 from cxrdist.cli.provenance import PACKAGE, git_commit
 from cxrdist.cohort.table import Cohort
 from cxrdist.config import Study
@@ -66,6 +67,7 @@ def gather(store: Store, *, partial: bool) -> Results:
         validation=read_validation(store, plan, study.cohort.classes),
         config=study,
         seed=study.seed,
+        sweep=sweep_summary(store, study),
     )
 
 
@@ -92,6 +94,7 @@ def results_fingerprint(store: Store) -> str:
             "masks": store.read_json(layout.MASKS) if plan.masks else None,
             "audit": None if audit is None else audit.to_json(),
             "heat": heat_marks(store, plan),
+            "sweep": sweep_marks(store),
         }
     )
 

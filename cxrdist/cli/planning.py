@@ -18,9 +18,11 @@ from cxrdist.report.results import Results
 from cxrdist.report.tables import cohort_table, fold_counts_table
 from cxrdist.run.prepare import divide, grouping_doubts, network_of, networks_of, open_cohort, with_masks_only
 from cxrdist.run.study_masks import mask_origin, mixture_note
+from cxrdist.run.sweep_plan import dimension_of, sweep_doubts, sweep_images
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import image_passes, make_variants
 from cxrdist.study.recipe import Network, Recipe
+from cxrdist.study.search import combinations
 
 
 def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -33,7 +35,8 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
         networks_of(study)
     networks: dict[str, Network] = {m: network_of(study, m, study.model.weights) for m in study.variants.models}
     variants = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
-    doubts = [*cohort.doubts(), *grouping_doubts(study)]
+    sweep_images(study, cohort, folds)
+    doubts = [*cohort.doubts(), *grouping_doubts(study), *sweep_doubts(study, folds.n_folds)]
     note = mixture_note(study, cohort)
     if note:
         doubts.insert(0, note)
@@ -79,7 +82,21 @@ def _work(study: Study, folds: Folds, networks: Mapping[str, Network], n_images:
         )
     pixels = n_images * study.preprocessing.size**2
     lines.append(f"decoded images: {pixels / 1e6:,.0f} MB, shared by the workers of a machine")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_sweep(study, folds, n_views * len(networks))]) + "\n"
+
+
+def _sweep(study: Study, folds: Folds, n_variants: int) -> list[str]:
+    sweep = study.sweep
+    if sweep is None:
+        return []
+    every = combinations([dimension_of(key, one) for key, one in sweep.space.dimensions.items()])
+    trials = sweep.trials if every is None else min(every, sweep.trials)
+    searches = n_variants * (1 if sweep.nesting == "shared" else folds.n_folds)
+    return [
+        f"sweep of {', '.join(sweep.space.dimensions)}: {searches} search{'' if searches == 1 else 'es'} x "
+        f"{_count(trials, 'trial')} x {_count(sweep.folds, 'inner fold')}, the best by {sweep.metric}"
+        + (", fewer where trials stop early" if sweep.scheduler == "asha" else "")
+    ]
 
 
 def _masks(study: Study, cohort: Cohort) -> str:

@@ -5,21 +5,24 @@ from cxrdist.config.models import (
     CohortConfig,
     ExecutionConfig,
     FoldsConfig,
-    ModelConfig,
     PreprocessingConfig,
     Study,
     TrackingConfig,
-    TrainingConfig,
     VariantsConfig,
 )
+from cxrdist.config.recipe import ModelConfig, TrainingConfig
+from cxrdist.config.sweep import DimensionConfig, SpaceConfig, SweepConfig
 
 __all__ = [
     "CohortConfig",
+    "DimensionConfig",
     "ExecutionConfig",
     "FoldsConfig",
     "ModelConfig",
     "PreprocessingConfig",
+    "SpaceConfig",
     "Study",
+    "SweepConfig",
     "TrackingConfig",
     "TrainingConfig",
     "VariantsConfig",

@@ -195,8 +195,8 @@ def _field(path: KeyPath) -> tuple[type[BaseModel], Any]:
     section: type[BaseModel] = Study
     annotation: Any = Study
     for part in path:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
+        models = (m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel))
+        section = next(models, section)
         if isinstance(part, int):
             annotation = next(iter(get_args(annotation)), None)
         else:

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from cxrdist.config.recipe import ModelConfig, TrainingConfig
+from cxrdist.config.section import Section
+from cxrdist.config.sweep import SweepConfig
 
 ViewName = Literal["whole", "segmented", "lung_box", "lungs_blanked"]
 ModelName = Literal["vgg16", "resnet34"]
@@ -19,12 +23,6 @@ def _distinct(values: list[str]) -> list[str]:
 
 
 Distinct = AfterValidator(_distinct)
-
-
-class Section(BaseModel):
-    """What all parts of a study file share: unknown keys refused, types not coerced, values fixed."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class CohortConfig(Section):
@@ -154,52 +152,10 @@ class VariantsConfig(Section):
             description="`whole`: the image as it is; `segmented`: black outside the lungs; `lung_box`: cut to the "
             "lungs' box with a margin; `lungs_blanked`: black inside the lungs, the rest stays.",
         ),
-    ] = ["whole"]
+    ] = ["whole"]  # noqa: RUF012 - pydantic copies it
     models: Annotated[
         list[ModelName], Distinct, Field(min_length=1, description="Networks: paper 1's VGG16, paper 2's ResNet-34.")
-    ] = ["resnet34"]
-
-
-class ModelConfig(Section):
-    """The networks."""
-
-    weights: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="`imagenet`, `none` (random), or a folder or file of state dicts "
-            "(.safetensors or .pth); a folder holds one file a model, such as resnet34.safetensors.",
-        ),
-    ] = "imagenet"
-    transfer: Annotated[
-        Literal["frozen", "finetune"],
-        Field(description="`frozen`: only the head is trained, on features computed once; `finetune`: everything."),
-    ] = "frozen"
-    vgg_head: Annotated[
-        Literal["flatten", "average_pool"],
-        Field(description="Paper 1's flattened features, or global average pooling, before the hidden layers."),
-    ] = "flatten"
-    vgg_hidden: Annotated[
-        int, Field(ge=1, le=16384, description="Width of the three hidden layers of VGG16's head.")
-    ] = 4096
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout rate in VGG16's head.")] = 0.5
-
-
-class TrainingConfig(Section):
-    """The recipe of one training run."""
-
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="Passes over the training part.")] = 10
-    batch_size: Annotated[int, Field(ge=2, le=4096, description="Images a step.")] = 16
-    learning_rate: Annotated[float, Field(gt=0, le=10, description="Adam's step size.")] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="Adam's L2 penalty.")] = 0.0
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"],
-        Field(description="`auto`: bf16 on a GPU that has it, else fp32."),
-    ] = "auto"
-    selection: Annotated[
-        Literal["last", "best_validation_loss"],
-        Field(description="Which epoch's model is tested: the last, as in the papers, or the best on validation."),
-    ] = "last"
+    ] = ["resnet34"]  # noqa: RUF012
 
 
 class ExecutionConfig(Section):
@@ -254,6 +210,10 @@ class TrackingConfig(Section):
     entity: Annotated[
         str | None, Field(pattern=_NAME, description="W&B user or team; by default the one that is logged in.")
     ] = None
+    trial_runs: Annotated[
+        Literal["trial", "inner_fold"],
+        Field(description="W&B runs of a sweep: one for each trial, or one for each of its inner folds."),
+    ] = "trial"
 
 
 class Study(Section):
@@ -268,6 +228,9 @@ class Study(Section):
     variants: VariantsConfig = VariantsConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    sweep: Annotated[
+        SweepConfig | None, Field(description="Search for settings that replace those of `training` and `model`.")
+    ] = None
     execution: ExecutionConfig = ExecutionConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -62,6 +62,22 @@ class DivergedError(Exception):
         self.epoch = epoch
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model does on some rows, without dropout."""
+
+    loss: float
+    """Mean cross-entropy in nats."""
+    accuracy: float
+    logits: Tensor
+    """float32 [rows, classes], on the device."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """float64 [rows, classes] on the CPU, rows summing to one."""
+        return self.logits.double().softmax(1).cpu()
+
+
 OnEpoch = Callable[[Epoch, Callable[[], Progress[Epoch]]], None]
 """Called after each epoch with its measurements and a function that returns all that is needed to continue."""
 
@@ -78,6 +94,7 @@ def fit(
     stream: tuple[str | int, ...],
     device: torch.device,
     progress: Progress[Epoch] | None = None,
+    on_validation: Callable[[Evaluation], None] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Epoch]:
     """Train `model` in place by Adam on the cross-entropy, and return the history.
@@ -97,6 +114,7 @@ def fit(
         stream: names this run, such as (variant, fold), to derive seeds from.
         device: where the model is.
         progress: where to continue.
+        on_validation: called after each epoch with what the network says of the validation rows, before `on_epoch`.
         on_epoch: called after each epoch; what it raises ends the training.
 
     Raises:
@@ -118,17 +136,17 @@ def fit(
         )
         torch.manual_seed(derive_seed(seed, "dropout", *stream, number))
         train_loss, train_accuracy = _train_epoch(model, source, labels, training[order], recipe, optimizer, device)
-        validation_loss, validation_accuracy = evaluate(model, source, labels, validation, recipe, device)
-        epoch = Epoch(
-            number, train_loss, train_accuracy, validation_loss, validation_accuracy, time.monotonic() - started
-        )
+        held = evaluate(model, source, labels, validation, recipe, device)
+        epoch = Epoch(number, train_loss, train_accuracy, held.loss, held.accuracy, time.monotonic() - started)
         if epoch.diverged:
             raise DivergedError(epoch)
         if recipe.selection == "best_validation_loss" and all(
-            validation_loss < earlier.validation_loss for earlier in state.history
+            held.loss < earlier.validation_loss for earlier in state.history
         ):
             state.best = _copy(model.state_dict())
         state.history.append(epoch)
+        if on_validation is not None:
+            on_validation(held)
         if on_epoch is not None:
             on_epoch(epoch, lambda: snapshot(state, model, optimizer, parameters))
     if recipe.selection == "best_validation_loss":
@@ -139,18 +157,19 @@ def fit(
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, source: Source, labels: Tensor, rows: Tensor, recipe: Recipe, device: torch.device
-) -> tuple[float, float]:
-    """Return mean cross-entropy (nats) and accuracy over `rows`, without dropout."""
+) -> Evaluation:
+    """Return how `model` does on `rows`."""
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    parts = []
     for batch in torch.split(rows, EVALUATION_BATCH):
         with precision_context(recipe, device):
-            logits = model(source.batch(batch))
-        truth = labels[batch.to(device)]
-        loss += nn.functional.cross_entropy(logits.float(), truth, reduction="sum")
-        correct += (logits.argmax(1) == truth).sum()
-    return loss.item() / len(rows), correct.item() / len(rows)
+            logits = model(source.batch(batch)).float()
+        loss += nn.functional.cross_entropy(logits, labels[batch.to(device)], reduction="sum")
+        parts.append(logits)
+    every = torch.cat(parts)
+    correct = (every.argmax(1) == labels[rows.to(device)]).sum()
+    return Evaluation(loss.item() / len(rows), correct.item() / len(rows), every)
 
 
 @torch.inference_mode()

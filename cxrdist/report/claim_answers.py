@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cxrdist.config.models import FoldsConfig, LungsConfig, ModelConfig, ModelName, Study
+from cxrdist.config.models import FoldsConfig, LungsConfig, ModelName, Study
+from cxrdist.config.recipe import ModelConfig
 from cxrdist.report.audit import audit_verdicts
 from cxrdist.report.inference import ALPHA, LEVEL, RESAMPLES
 from cxrdist.report.papers import MODEL_NAMES
 from cxrdist.report.results import CohortSummary, Results
 from cxrdist.report.scores import VariantScores
+from cxrdist.report.sweep import SELECTION_ON_REPORTED_FOLDS, key_title
+from cxrdist.report.sweep_words import NESTED, design, space
 from cxrdist.report.table import show_number
 from cxrdist.report.tables import SCORE_DIGITS
 from cxrdist.study.folds import BATCH_OF_THE_PAPER
@@ -45,6 +48,8 @@ _IMPLAUSIBLE = {
     "error": "a study with an implausible lung mask is refused",
 }
 _HEAT_METHODS = {"cam": "CAM (Zhou et al. 2016)", "gradcam": "Grad-CAM (Selvaraju et al. 2017)"}
+
+_BY_SWEEP = "chosen by a sweep"
 
 
 @dataclass(frozen=True)
@@ -231,9 +236,18 @@ def _of_training(results: Results, config: Study) -> dict[int, Answer]:
     chosen = {
         "last": "The network of the last epoch is tested, without a choice by validation or test parts.",
         "best_validation_loss": "The network of the epoch with the lowest loss on the validation part is tested; test "
-        "parts choose nothing.",
+        "parts choose no epoch.",
     }
-    networks = " ".join(_network(name, config.model) for name in config.variants.models)
+    searched = results.sweep.keys if results.sweep else ()
+    settings = {
+        "epochs": f"{recipe.epochs} epochs",
+        "batch_size": f"batches of {recipe.batch_size}",
+        "learning_rate": f"learning rate {recipe.learning_rate:g}",
+        "weight_decay": f"weight decay {recipe.weight_decay:g}",
+        "dropout": f"dropout {config.model.dropout:g}",
+    }
+    settings |= {key: f"{key_title(key)} {_BY_SWEEP}" for key in searched}
+    networks = " ".join(_network(name, config.model, settings["dropout"]) for name in config.variants.models)
     return {
         22: Answer(
             f"{networks} Input: {side} x {side} pixels in three channels; output: probabilities (softmax) of "
@@ -243,22 +257,39 @@ def _of_training(results: Results, config: Study) -> dict[int, Answer]:
         # Why these settings, and what was tried before, stands in no study file.
         25: Answer(
             f"Transfer {config.model.transfer}: {trained[config.model.transfer]}. Adam on the cross-entropy, classes "
-            f"unweighted: {recipe.epochs} epochs, batches of {recipe.batch_size}, constant learning rate "
-            f"{recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, precision {recipe.precision}. No "
-            f"augmentation. Networks trained: {results.jobs_done}, one for each variant and fold.",
+            f"unweighted: {settings['epochs']}, {settings['batch_size']}, constant {settings['learning_rate']}, "
+            f"{settings['weight_decay']}, precision {recipe.precision}. No augmentation. Networks trained: "
+            f"{results.jobs_done}, one for each variant and fold{_sweep_design(results)}.",
             whole=False,
         ),
-        26: Answer(f"{chosen[recipe.selection]} All variants are reported."),
+        26: Answer(f"{chosen[recipe.selection]} All variants are reported.{_sweep_nesting(results)}"),
     }
 
 
-def _network(name: ModelName, model: ModelConfig) -> str:
+def _sweep_design(results: Results) -> str:
+    sweep = results.sweep
+    if sweep is None:
+        return ""
+    trials = sum(len(search.trials) for search in sweep.searches)
+    return (
+        f", besides those of {trials} trials of a sweep, which chose among {space(sweep)}. {design(sweep)} The table "
+        '"Chosen settings" gives the choices'
+    )
+
+
+def _sweep_nesting(results: Results) -> str:
+    if results.sweep is None:
+        return ""
+    return f" Settings: {SELECTION_ON_REPORTED_FOLDS}." if results.sweep.shared else f" Settings: {NESTED}"
+
+
+def _network(name: ModelName, model: ModelConfig, dropout: str) -> str:
     if name == "resnet34":
         return f"{MODEL_NAMES[name]} (He et al. 2016): convolutional layers, global average pooling, one linear layer."
     pooled = "global average pooling" if model.vgg_head == "average_pool" else "flattened features"
     return (
         f"{MODEL_NAMES[name]} (Simonyan and Zisserman 2015): convolutional layers, {pooled}, three hidden layers of "
-        f"{model.vgg_hidden} units with ReLU and dropout {model.dropout:g}, one linear layer."
+        f"{model.vgg_hidden} units with ReLU and {dropout}, one linear layer."
     )
 
 

@@ -10,6 +10,7 @@ from cxrdist.errors import CxrdistError
 from cxrdist.report.audit import Audit
 from cxrdist.report.images import HeatShares, ShownImage
 from cxrdist.report.masks import MaskSummary
+from cxrdist.report.sweep import SweepSummary
 from cxrdist.study.outoffold import FoldPredictions, OutOfFold
 
 
@@ -113,6 +114,8 @@ class Results:
     """The study file as it was read."""
     seed: int = 0
     """Every random draw of the statistics derives from it."""
+    sweep: SweepSummary | None = None
+    """Where settings were searched for."""
 
     def __post_init__(self) -> None:
         if tuple(one.label for one in self.cohort.classes) != self.classes:

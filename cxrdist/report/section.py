@@ -15,6 +15,8 @@ class Words:
     points: bool = False
     lead: bool = False
     """Set larger: what a reader takes home."""
+    warning: bool = False
+    """Set in red, each after the word "Warning": what makes scores doubtful."""
 
 
 @dataclass(frozen=True)

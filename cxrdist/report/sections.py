@@ -25,6 +25,7 @@ from cxrdist.report.results import Results
 from cxrdist.report.roc_figures import comparison_picture, roc_picture
 from cxrdist.report.scores import VariantScores, all_scores
 from cxrdist.report.section import Section, Words
+from cxrdist.report.sweep_section import sweep_section
 from cxrdist.report.tables import (
     by_class_table,
     cohort_table,
@@ -61,6 +62,7 @@ def report_sections(findings: Findings) -> list[Section]:
         _cohort(results),
         _variants(findings),
         _comparison(findings),
+        sweep_section(results.sweep),
         paper_section(results, scores, findings.inferences),
         calibration_section(results, scores),
         _mistakes(results, scores),

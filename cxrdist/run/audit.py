@@ -65,6 +65,9 @@ def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
                 if run.exists(name):
                     audit.path(name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(run.path(name), audit.path(name))
+    if run.path(layout.SWEEP).is_dir():
+        # Its trials are named by their search's fingerprint, too.
+        shutil.copytree(run.path(layout.SWEEP), audit.path(layout.SWEEP), dirs_exist_ok=True)
 
 
 def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Study]:
@@ -95,6 +98,8 @@ def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Stud
             "name": _name(study, name),
             "cohort": study.cohort.model_copy(update={"manifest": str(folder / f"{name}.parquet"), "classes": told}),
             "variants": study.variants.model_copy(update={"views": ["whole"]}),
+            # Telling sources apart is no task to choose settings for.
+            "sweep": None,
         }
         fewest = min(patients[source] for source in told)
         divided = _divided(study.model_copy(update=changes), Cohort(of_source, cohort.root, tuple(told)), fewest)

@@ -1,7 +1,7 @@
 """What a lane must know of a study, read from the run directory: files are the protocol."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 import yaml
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cxrdist.cohort.packing import PackedMasks
 from cxrdist.cohort.shards import ShardSet
@@ -22,7 +23,7 @@ from cxrdist.run.study_masks import open_masks
 from cxrdist.study import layout
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import FeatureJob, FoldJob, Variant
-from cxrdist.study.recipe import Network, Recipe
+from cxrdist.study.recipe import Network, Recipe, with_settings
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Plan:
     doubts: tuple[str, ...] = ()
     """What a reader of the results must be told, a sentence each."""
 
+    def trained(self, job: FoldJob) -> tuple[Network, Recipe]:
+        """Return what a fold job trains, and how: the study's, with what a sweep chose."""
+        return with_settings(self.networks[job.variant.model], self.recipe, job.settings)
+
     @property
     def variants(self) -> list[Variant]:
         """The variants, in the order of the tables."""
@@ -73,7 +78,16 @@ class Plan:
             **{key: data[key] for key in ("study", "cohort", "pixels", "shards", "masks", "cache", "weights")},
             recipe=Recipe(**data["recipe"]),
             networks={model: Network(**network) for model, network in data["networks"].items()},
-            jobs=tuple(FoldJob(**{**job, "variant": Variant(**job["variant"])}) for job in data["jobs"]),
+            jobs=tuple(
+                FoldJob(
+                    **{
+                        **job,
+                        "variant": Variant(**job["variant"]),
+                        "settings": tuple((key, value) for key, value in job["settings"]),
+                    }
+                )
+                for job in data["jobs"]
+            ),
             features=tuple(FeatureJob(**{**unit, "variant": Variant(**unit["variant"])}) for unit in data["features"]),
             doubts=tuple(data["doubts"]),
         )
@@ -135,22 +149,23 @@ class SelectedRows:
         return self._gather(self._rows[rows])
 
 
-class Context:
-    """A study as a lane sees it; opened once in each lane."""
+class Inputs:
+    """What networks are fed with, by row of some images of a planned cohort; opened once in each lane.
 
-    def __init__(self, run_dir: Path, device: torch.device) -> None:
-        self.store = Store(run_dir)
+    Args:
+        plan: of the run directory.
+        image_ids: the images.
+        rows: of the planned cohort, one for each image; None where they are the whole cohort.
+        device: where units are computed.
+    """
+
+    def __init__(
+        self, plan: Plan, image_ids: Sequence[str], device: torch.device, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        self.plan = plan
+        self.image_ids = list(image_ids)
         self.device = device
-        self.study = read_study(self.store)
-        self.plan = read_plan(self.store)
-        self.folds = read_folds(self.store)
-        table = read_table(self.store, layout.COHORT)
-        self.image_ids: list[str] = table.column("image_id").to_pylist()
-        self.classes = tuple(self.study.cohort.classes)
-        index = {name: i for i, name in enumerate(self.classes)}
-        self.labels = torch.tensor([index[label] for label in table.column("label").to_pylist()])
-        self.jobs = {job.key: job for job in self.plan.jobs}
-        self.features = {unit.key: unit for unit in self.plan.features}
+        self._rows = rows
 
     @functools.cached_property
     def _shard_rows(self) -> NDArray[np.int64]:
@@ -163,21 +178,53 @@ class Context:
         return ShardSet.open(Path(self.plan.shards))
 
     def by_row(self, stack: ImageStack | PackedMasks) -> SelectedRows:
-        """Return what belongs to the shards' images by row of the cohort."""
+        """Return what belongs to the shards' images by row of the images."""
         return SelectedRows(stack.take, self._shard_rows)
 
     @functools.cached_property
     def images(self) -> SelectedRows:
-        """Decoded images by row of the cohort."""
+        """Decoded images by row."""
         return self.by_row(self.shards.pixels)
 
     @functools.cached_property
     def masks(self) -> SelectedRows | None:
-        """Lung masks by row of the cohort, where a view needs them."""
+        """Lung masks by row, where a view needs them."""
         if self.plan.masks is None:
             return None
         return self.by_row(open_masks(Path(self.plan.masks), self.shards.pixels.side))
 
-    def units_of(self, variant: Variant) -> list[FeatureJob]:
-        """The units that compute the variant's features, in order of rows."""
-        return [unit for unit in self.plan.features if unit.variant == variant]
+    def features_of(self, variant: Variant) -> Tensor:
+        """Return a frozen trunk's features, computed before: float32 [images, values]."""
+        cache = Path(self.plan.cache)
+        parts = []
+        for unit in self.plan.features:
+            if unit.variant != variant:
+                continue
+            own: slice | NDArray[np.int64] = slice(None)
+            if self._rows is not None:
+                own = self._rows[(self._rows >= unit.start) & (self._rows < unit.stop)] - unit.start
+            with pa.memory_map(str(cache / feature_file(unit))) as file:
+                column = pa.ipc.open_file(file).read_all().column("features")
+            parts.append(torch.from_numpy(column.combine_chunks().to_numpy_ndarray()[own].copy()))
+        return torch.cat(parts)
+
+
+class Context(Inputs):
+    """A study as a lane sees it."""
+
+    def __init__(self, run_dir: Path, device: torch.device) -> None:
+        self.store = Store(run_dir)
+        self.study = read_study(self.store)
+        self.folds = read_folds(self.store)
+        table = read_table(self.store, layout.COHORT)
+        super().__init__(read_plan(self.store), table.column("image_id").to_pylist(), device)
+        self.classes = tuple(self.study.cohort.classes)
+        index = {name: i for i, name in enumerate(self.classes)}
+        self.labels = torch.tensor([index[label] for label in table.column("label").to_pylist()])
+        self.jobs = {job.key: job for job in self.plan.jobs}
+        self.features = {unit.key: unit for unit in self.plan.features}
+
+
+def feature_file(unit: FeatureJob) -> str:
+    """Return the name, in the cache, of the features that a unit computes."""
+    return f"features/{unit.features}/{unit.start:08d}-{unit.stop:08d}.arrow"

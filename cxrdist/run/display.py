@@ -1,12 +1,15 @@
 """What a person sees of a run: bars on a terminal, plain lines in a log."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from cxrdist.run.board import Event
+from cxrdist.run.sweep import Sweep
+from cxrdist.run.sweep_display import SweepDisplay
+from cxrdist.run.text import duration
 from cxrdist.study.queue import ENDED, State, Unit
 
 LOG_SECONDS = 5.0
@@ -22,8 +25,9 @@ class ConsoleDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._units: dict[str, Unit] = {}
         self._share: dict[str, float] = {}
-        self._epochs = 1
-        self._jobs: set[str] = set()
+        self._epochs: dict[str, int] = {}
+        self._counted: set[str] = set()
+        self._what = ""
         self._done = 0
         self._started = self._last_line = 0.0
         self._explained_since: dict[str, tuple[int, float]] = {}
@@ -58,19 +62,20 @@ class ConsoleDisplay:
         elif done == total or self._due():
             self.say(f"{variant}: made {done} of {total} heat maps{left}")
 
-    def begin(self, units: Sequence[Unit], jobs: Collection[str], epochs: int) -> None:
-        """Show that work on these units begins; `jobs` are the keys of those that train, for `epochs`."""
+    def begin(self, units: Sequence[Unit], epochs: Mapping[str, int]) -> None:
+        """Show that work on these units begins; those with `epochs` train, the others pass images through trunks."""
         self._units = {unit.key: unit for unit in units}
         self._share = dict.fromkeys(self._units, 0.0)
-        self._epochs = epochs
-        self._jobs = set(jobs) & set(self._units)
+        self._epochs = {key: epochs[key] for key in self._units if key in epochs}
+        self._counted = set(self._epochs) or set(self._units)
+        self._what = "fold jobs" if self._epochs else "runs of images through trunks"
         self._done = 0
         self._started = time.monotonic()
         if self._console.is_terminal:
             self._bars = self._new_bars()
-            self._tasks[""] = self._bars.add_task("fold jobs", total=len(self._jobs), text="starting workers")
+            self._tasks[""] = self._bars.add_task(self._what, total=len(self._counted), text="starting workers")
         else:
-            self.say(f"starting workers for {len(self._jobs)} fold jobs")
+            self.say(f"starting workers for {len(self._counted)} {self._what}")
 
     def event(self, event: Event) -> None:
         """Show what happened."""
@@ -81,13 +86,18 @@ class ConsoleDisplay:
                 self._start(event)
             case "epoch":
                 # Testing comes after the last epoch.
-                done = dict(event.measures).get("share", event.epoch / self._epochs)
-                self._share[event.key] = done * self._epochs / (self._epochs + 1)
+                epochs = self._epochs[event.key]
+                done = dict(event.measures).get("share", event.epoch / epochs)
+                self._share[event.key] = done * epochs / (epochs + 1)
                 self._epoch(event)
             case "settled":
                 self._settle(event)
             case "note":
                 self.say(f"{event.lane}: {event.text}")
+
+    def sweeping(self, sweep: Sweep) -> SweepDisplay:
+        """Show a sweep while what is returned is entered."""
+        return SweepDisplay(self._console, sweep)
 
     def end(self) -> None:
         """Take the bars away."""
@@ -109,7 +119,7 @@ class ConsoleDisplay:
     def _start(self, event: Event) -> None:
         self._share[event.key] = 0.0
         if self._bars is not None and event.key not in self._tasks:
-            total = self._epochs if event.key in self._jobs else 1
+            total = self._epochs.get(event.key, 1)
             self._tasks[event.key] = self._bars.add_task(event.key, total=total, text="")
 
     def _epoch(self, event: Event) -> None:
@@ -118,12 +128,12 @@ class ConsoleDisplay:
             self._bars.update(self._tasks[event.key], completed=event.epoch, text=text)
             self._bars.update(self._tasks[""], text=self._left())
         elif self._due():
-            self.say(f"{event.key}  epoch {event.epoch}/{self._epochs}  {text}  [{self._overall()}]")
+            self.say(f"{event.key}  epoch {event.epoch}/{self._epochs[event.key]}  {text}  [{self._overall()}]")
 
     def _settle(self, event: Event) -> None:
         ended = event.state in ENDED
         self._share[event.key] = 1.0 if ended else 0.0
-        if event.key in self._jobs and ended:
+        if event.key in self._counted and ended:
             self._done += 1
         if self._bars is not None:
             task = self._tasks.pop(event.key, None)
@@ -139,7 +149,7 @@ class ConsoleDisplay:
             self.say(f"{event.key}  {verb}: {event.text}{again}")
 
     def _overall(self) -> str:
-        return f"{self._done} of {len(self._jobs)} fold jobs, {self._left()}"
+        return f"{self._done} of {len(self._counted)} {self._what}, {self._left()}"
 
     def _left(self) -> str:
         total = sum(unit.cost for unit in self._units.values())
@@ -164,12 +174,3 @@ def _measures(m: dict[str, float]) -> str:
         f"loss {m['train_loss']:.3f} / {m['validation_loss']:.3f}  "
         f"accuracy {m['train_accuracy']:.3f} / {m['validation_accuracy']:.3f} (training / validation)"
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: `45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -1,7 +1,8 @@
 """Running a study from its file to its predictions, once or in as many goes as it takes."""
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,16 +11,22 @@ import torch
 
 from cxrdist.cohort.chunks import ChunkRunner
 from cxrdist.config.models import ExecutionConfig, Study
+from cxrdist.config.sweep import SweepConfig
+from cxrdist.errors import CxrdistError, UserError
 from cxrdist.run.board import Event, Outcome
-from cxrdist.run.context import Plan
+from cxrdist.run.context import Plan, feature_file
 from cxrdist.run.inline import InlineExecutor, available_device
-from cxrdist.run.jobs import feature_file
 from cxrdist.run.lock import RunLock
-from cxrdist.run.prepare import Prepared, prepare
+from cxrdist.run.plan_file import write_plan
+from cxrdist.run.prepare import Prepared, prepare, with_choices
 from cxrdist.run.results import Job, has_diverged, is_done
 from cxrdist.run.store import Store, explained
+from cxrdist.run.sweep import Choice, Sweep, TrialEvent, make_choices, read_choice, write_choice
+from cxrdist.run.sweep_inline import InlineSweeper
+from cxrdist.run.sweep_plan import write_search
+from cxrdist.run.trial_work import TrialRules
 from cxrdist.study.layout import JobFiles
-from cxrdist.study.plan import FoldJob
+from cxrdist.study.plan import FeatureJob, FoldJob, Variant
 from cxrdist.study.queue import State, Unit
 
 
@@ -38,8 +45,8 @@ class Display(Protocol):
         """Show how many lung masks are made."""
         ...
 
-    def begin(self, units: Sequence[Unit], jobs: Collection[str], epochs: int) -> None:
-        """Show that work on these units begins; `jobs` are the keys of those that train, for `epochs`."""
+    def begin(self, units: Sequence[Unit], epochs: Mapping[str, int]) -> None:
+        """Show that work on these units begins; those with `epochs` train, the others pass images through trunks."""
         ...
 
     def event(self, event: Event) -> None:
@@ -48,6 +55,18 @@ class Display(Protocol):
 
     def end(self) -> None:
         """Show that no more happens."""
+        ...
+
+    def sweeping(self, sweep: Sweep) -> AbstractContextManager[Callable[[TrialEvent], None]]:
+        """Show a sweep while the context lasts; what it gives is told what happens."""
+        ...
+
+
+class Sweeper(Protocol):
+    """Does the trials of a sweep."""
+
+    def run(self, run_dir: Path, sweep: Sweep, rules: TrialRules) -> None:
+        """Do all trials that are left."""
         ...
 
 
@@ -73,11 +92,41 @@ class RunSummary:
 
 
 def run_study(study: Study, run_dir: Path, display: Display) -> RunSummary:
-    """Do whatever of a study is not done yet.
+    """Do whatever of a study is not done yet; where it has a sweep, that comes first.
 
     Raises:
         UserError: the study, the cohort, the run directory or the cluster does not allow it.
+        CxrdistError: a search of the sweep has no trial that was done to the end.
     """
+    with _prepared(study, run_dir, display) as (prepared, tools):
+        store = Store(run_dir)
+        if study.sweep is not None:
+            prepared = with_choices(prepared, _sweep(prepared, study.sweep, store, tools, display))
+            write_plan(store, prepared.plan)
+        return _work(prepared, store, tools.executor, display)
+
+
+def run_sweep(study: Study, run_dir: Path, display: Display) -> list[Choice]:
+    """Do whatever of a study's sweep is not done yet, and return what was chosen.
+
+    Raises:
+        UserError: the study, the cohort, the run directory or the cluster does not allow it.
+        CxrdistError: a search has no trial that was done to the end.
+    """
+    if study.sweep is None:
+        raise UserError(
+            "The study file has no `sweep`; give at least its space, such as sweep: {space: {learning_rate: "
+            "{low: 1e-5, high: 1e-2, scale: log}}}."
+        )
+    with _prepared(study, run_dir, display) as (prepared, tools):
+        store = Store(run_dir)
+        choices = _sweep(prepared, study.sweep, store, tools, display)
+        write_plan(store, with_choices(prepared, choices).plan)
+        return choices
+
+
+@contextmanager
+def _prepared(study: Study, run_dir: Path, display: Display) -> Iterator[tuple[Prepared, "Tools"]]:
     store = Store(run_dir)
     with ExitStack() as stack:
         stack.enter_context(explained(f"The run directory {run_dir}", "choose another with --run-dir"))
@@ -94,19 +143,24 @@ def run_study(study: Study, run_dir: Path, display: Display) -> RunSummary:
             on_masked=display.masked,
             on_note=display.say,
         )
-        return _work(prepared, store, tools.executor, display)
+        yield prepared, tools
 
 
 def pending_units(store: Store, plan: Plan) -> list[Unit]:
     """Return the fold jobs that are neither done nor known to diverge, and the features that they need."""
     jobs = [job for job in plan.jobs if not is_done(store, job) and not has_diverged(store, job)]
     wanted = {job.variant for job in jobs}
-    cache = Store(Path(plan.cache))
-    features = [unit for unit in plan.features if unit.variant in wanted and not cache.exists(feature_file(unit))]
+    features = missing_features(plan, wanted)
     needs = {v: frozenset(unit.key for unit in features if unit.variant == v) for v in wanted}
     return [Unit(unit.key, unit.cost) for unit in features] + [
         Unit(job.key, job.cost, needs[job.variant]) for job in jobs
     ]
+
+
+def missing_features(plan: Plan, variants: Collection[Variant]) -> list[FeatureJob]:
+    """Return the features of these variants that are not in the cache."""
+    cache = Store(Path(plan.cache))
+    return [unit for unit in plan.features if unit.variant in variants and not cache.exists(feature_file(unit))]
 
 
 @dataclass(frozen=True)
@@ -115,6 +169,8 @@ class Tools:
 
     executor: Executor
     """Does units."""
+    sweeper: Sweeper
+    """Does trials."""
     run_chunks: ChunkRunner | None
     """Applies a function to chunks of images; None: on this machine's cores."""
     run_mask_chunks: ChunkRunner | None
@@ -127,21 +183,59 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack) -> Tools:
     """Return the executor and its like; a Ray session ends with `stack`."""
     threads = None if execution.threads == "auto" else execution.threads
     if execution.executor == "inline":
-        return Tools(InlineExecutor(threads), None, None, available_device)
+        return Tools(InlineExecutor(threads), InlineSweeper(threads), None, None, available_device)
     # Here, so that a study runs inline where Ray is not installed.
     from cxrdist.run.ray_executor import RayExecutor
     from cxrdist.run.ray_session import RaySession
+    from cxrdist.run.sweep_tune import TuneSweeper
 
     session = stack.enter_context(RaySession(execution.address))
+    workers = None if execution.workers == "auto" else execution.workers
+    sweeper = TuneSweeper(session, workers=workers, threads=threads)
     executor = RayExecutor(
         session,
-        workers=None if execution.workers == "auto" else execution.workers,
+        workers=workers,
         fewest=execution.min_workers,
         threads=threads,
         gpus_each=execution.gpus_per_worker,
         worker_failures=execution.worker_failures,
     )
-    return Tools(executor, session.run_chunks, session.run_device_chunks, session.device)
+    return Tools(executor, sweeper, session.run_chunks, session.run_device_chunks, session.device)
+
+
+def _sweep(prepared: Prepared, config: SweepConfig, store: Store, tools: Tools, display: Display) -> list[Choice]:
+    """Do the searches that are not over, and return the choices of all."""
+    known = {search.key: read_choice(store, search, config.minutes) for search in prepared.searches}
+    pending = [search for search in prepared.searches if known[search.key] is None]
+    if pending:
+        for search in pending:
+            write_search(store, search, prepared.search_images[search.fold])
+        _compute_features(prepared, {search.variant for search in pending}, store, tools, display)
+        deadline = None if config.minutes is None else time.time() + 60 * config.minutes
+        sweep = Sweep(store, pending)
+        with display.sweeping(sweep) as listener:
+            sweep.listener = listener
+            tools.sweeper.run(store.root, sweep, TrialRules.of(prepared.study, deadline))
+        for choice in make_choices(sweep):
+            write_choice(store, choice, config.minutes)
+            known[choice.search.key] = choice
+    return [choice for choice in known.values() if choice is not None]
+
+
+def _compute_features(
+    prepared: Prepared, variants: Collection[Variant], store: Store, tools: Tools, display: Display
+) -> None:
+    units = [Unit(unit.key, unit.cost) for unit in missing_features(prepared.plan, variants)]
+    if not units:
+        return
+    display.begin(units, {})
+    try:
+        outcomes = tools.executor.run(store.root, units, prepared.study.execution.retries, display.event)
+    finally:
+        display.end()
+    failed = next((outcome for outcome in outcomes.values() if outcome.state is not State.DONE), None)
+    if failed is not None:
+        raise CxrdistError(f"The features of a frozen trunk could not be computed: {failed.reason}.")
 
 
 def _work(prepared: Prepared, store: Store, executor: Executor, display: Display) -> RunSummary:
@@ -152,7 +246,7 @@ def _work(prepared: Prepared, store: Store, executor: Executor, display: Display
     fold_units = [unit for unit in units if unit.key in {job.key for job in plan.jobs}]
     outcomes: dict[str, Outcome] = {}
     if fold_units:
-        display.begin(units, [job.key for job in plan.jobs], plan.recipe.epochs)
+        display.begin(units, {job.key: plan.trained(job)[1].epochs for job in plan.jobs})
         try:
             outcomes = executor.run(store.root, units, prepared.study.execution.retries, display.event)
         finally:

@@ -120,7 +120,7 @@ class KeptNetworks:
         self.require([job])
         context = self._context
         path = context.store.path(JobFiles(job.key).model)
-        network = context.plan.networks[job.variant.model]
+        network, _ = context.plan.trained(job)
         with torch.device("meta"):
             head = build_head(network, context.study.seed, job.fold)
             trunk = build_trunk(network.model, context.study.seed)

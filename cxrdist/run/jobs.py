@@ -23,12 +23,13 @@ from cxrdist.learn.models import TRUNK_CHANNELS, build_classifier, build_head, b
 from cxrdist.learn.sources import FeatureSource, ImageSource, Source
 from cxrdist.learn.train import Epoch, Progress, fit, predict
 from cxrdist.learn.weights import load_trunk
-from cxrdist.run.context import Context
+from cxrdist.run.context import Context, Inputs, feature_file
 from cxrdist.run.store import Store
 from cxrdist.run.tracking import Tracker
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.plan import FeatureJob, FoldJob, Variant
+from cxrdist.study.recipe import Network
 from cxrdist.study.seeds import derive_seed
 
 EpochListener = Callable[[Epoch], None]
@@ -40,12 +41,14 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
     Raises:
         DivergedError: the loss stopped being finite.
     """
-    store, files, recipe = context.store, JobFiles(job.key), context.plan.recipe
+    store, files = context.store, JobFiles(job.key)
+    network, recipe = context.plan.trained(job)
     store.remove_leftovers(files.folder)
     store.remove(files.done, files.ended, files.validation)
     started = last_checkpoint = time.monotonic()
     training, validation, test = (torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part)
-    model, source = _model_and_source(context, job, torch.cat([training, validation, test]))
+    rows = torch.cat([training, validation, test])
+    model, source = model_and_source(context, job.variant, network, rows, seed=context.study.seed, fold=job.fold)
     progress = load_progress(store.path(files.checkpoint), job.fingerprint, Epoch)
     if progress:
         tracker.resume(len(progress.history))
@@ -59,7 +62,7 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
             store.write_file(files.checkpoint, lambda path: save_progress(path, state, job.fingerprint))
             last_checkpoint = time.monotonic()
         _write_progress(context, job, lane, state.history)
-        tracker.epoch(epoch)
+        tracker.log(epoch.epoch, asdict(epoch))
         on_epoch(epoch)
 
     history = fit(
@@ -124,11 +127,6 @@ def do_feature_job(context: Context, unit: FeatureJob) -> None:
     store.write_file(name, write)
 
 
-def feature_file(unit: FeatureJob) -> str:
-    """Return the name, in the cache, of the features that a unit computes."""
-    return f"features/{unit.features}/{unit.start:08d}-{unit.stop:08d}.arrow"
-
-
 def machine_facts(device: torch.device) -> dict[str, str | int]:
     """Say where and with what something was computed; none of it decides what is stale."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -141,36 +139,36 @@ def machine_facts(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def _model_and_source(context: Context, job: FoldJob, rows: Tensor) -> tuple[nn.Module, Source]:
-    network = context.plan.networks[job.variant.model]
+def model_and_source(
+    inputs: Inputs, variant: Variant, network: Network, rows: Tensor, *, seed: int, fold: int
+) -> tuple[nn.Module, Source]:
+    """Return a new network, or the head alone where its trunk is frozen, and what feeds it.
+
+    Args:
+        inputs: of the run directory.
+        variant: what is trained.
+        network: how it is built.
+        rows: int64 [n], the only rows that will be asked for.
+        seed: the new weights are drawn from it, and from the model's name.
+        fold: the head's, too.
+    """
     if network.transfer == "frozen":
-        head = build_head(network, context.study.seed, job.fold).to(context.device)
+        head = build_head(network, seed, fold).to(inputs.device)
         shape = (TRUNK_CHANNELS[network.model], 1, 1) if head_pools(network) else feature_shape(network)
-        return head, FeatureSource(_features(context, job.variant).view(-1, *shape), context.device)
-    classifier = build_classifier(network, context.study.seed, job.fold)
-    load_given_weights(context, classifier.trunk, job.variant)
-    images = ImageSource(context.images, context.masks, job.variant.view, context.device)
-    if context.device.type == "cuda":
+        return head, FeatureSource(inputs.features_of(variant).view(-1, *shape), inputs.device)
+    classifier = build_classifier(network, seed, fold)
+    load_given_weights(inputs, classifier.trunk, variant)
+    images = ImageSource(inputs.images, inputs.masks, variant.view, inputs.device)
+    if inputs.device.type == "cuda":
         images.make_resident(np.sort(rows.numpy()))
-    return classifier.to(context.device, memory_format=torch.channels_last), images  # type: ignore[call-overload]
+    return classifier.to(inputs.device, memory_format=torch.channels_last), images  # type: ignore[call-overload]
 
 
-def load_given_weights(context: Context, trunk: nn.Module, variant: Variant) -> None:
+def load_given_weights(inputs: Inputs, trunk: nn.Module, variant: Variant) -> None:
     """Fill a trunk with the weights that the study starts from; random ones stay as they were drawn."""
-    path = context.plan.weights[variant.model]
+    path = inputs.plan.weights[variant.model]
     if path is not None:
         load_trunk(trunk, variant.model, Path(path))
-
-
-def _features(context: Context, variant: Variant) -> Tensor:
-    """Return float32 [images, values]."""
-    cache = Path(context.plan.cache)
-    parts = []
-    for unit in context.units_of(variant):
-        with pa.memory_map(str(cache / feature_file(unit))) as file:
-            column = pa.ipc.open_file(file).read_all().column("features")
-        parts.append(torch.from_numpy(column.combine_chunks().to_numpy_ndarray().copy()))
-    return torch.cat(parts)
 
 
 def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch]) -> None:
@@ -182,7 +180,7 @@ def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epo
         {
             "fingerprint": job.fingerprint,
             "epoch": len(history),
-            "epochs": context.plan.recipe.epochs,
+            "epochs": context.plan.trained(job)[1].epochs,
             "seconds": round(sum(epoch.seconds for epoch in history), 3),
             "lane": lane,
         },

@@ -22,7 +22,7 @@ from cxrdist.lungs.quality import MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.driver import Display, open_tools
 from cxrdist.run.masks import network_masks
-from cxrdist.run.prepare import cache_folder
+from cxrdist.run.plan_file import cache_folder
 from cxrdist.run.store import Store, explained
 
 TABLE = "masks.csv"

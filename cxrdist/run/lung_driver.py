@@ -20,7 +20,7 @@ from cxrdist.run.board import Outcome
 from cxrdist.run.driver import Display, open_tools, settle_failures
 from cxrdist.run.lock import RunLock
 from cxrdist.run.lung_plan import FINAL, LungPlan, MaskedSet, plan_lung_jobs
-from cxrdist.run.prepare import cache_folder
+from cxrdist.run.plan_file import cache_folder
 from cxrdist.run.results import has_diverged, is_done
 from cxrdist.run.store import Store, explained
 from cxrdist.study import layout
@@ -81,7 +81,7 @@ def train_lungs(training: LungTraining, run_dir: Path, display: Display) -> Lung
         outcomes: dict[str, Outcome] = {}
         if jobs:
             units = [Unit(job.key, job.cost) for job in jobs]
-            display.begin(units, [job.key for job in jobs], plan.recipe.epochs)
+            display.begin(units, {job.key: plan.recipe.epochs for job in jobs})
             try:
                 outcomes = tools.executor.run(run_dir, units, training.execution.retries, display.event)
             finally:

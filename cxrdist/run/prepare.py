@@ -1,9 +1,7 @@
 """From a study file to a run directory that lanes can work in: cohort, shards, folds, plan."""
 
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,11 @@ from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
 from cxrdist.cohort.table import Cohort, load_cohort
-from cxrdist.config.models import ExecutionConfig, Study
+from cxrdist.config.models import Study
 from cxrdist.errors import UserError, first_few
-from cxrdist.learn.features import head_pools
 from cxrdist.learn.weights import find_weights, hash_weights
 from cxrdist.run.context import Plan, folds_table, write_table
+from cxrdist.run.plan_file import cache_folder, make_plan, pixels_of, write_plan
 from cxrdist.run.store import Store
 from cxrdist.run.study_masks import (
     StudyMasks,
@@ -30,18 +28,15 @@ from cxrdist.run.study_masks import (
     quality_summary,
     study_masks,
 )
+from cxrdist.run.sweep import Choice, SettingsByFold, read_choice, settings_by_fold
+from cxrdist.run.sweep_plan import Search, SearchImages, plan_searches, sweep_doubts, sweep_images
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts, make_folds
 from cxrdist.study.plan import (
-    FeatureJob,
-    FoldJob,
-    features_fingerprint,
-    make_variants,
-    plan_feature_jobs,
     plan_fold_jobs,
 )
-from cxrdist.study.recipe import ModelName, Network, Recipe
+from cxrdist.study.recipe import ModelName, Network
 
 NO_MASK = "has no lung mask"
 
@@ -56,6 +51,12 @@ class Prepared:
     folds: Folds
     plan: Plan
     shards: ShardSet
+    searches: tuple[Search, ...] = ()
+    """Of the study's sweep."""
+    search_images: Mapping[int, SearchImages] = field(default_factory=dict)
+    """What the searches see, by outer fold."""
+    settings: SettingsByFold = field(default_factory=dict)
+    """What the sweep chose, as far as it came."""
 
 
 def open_cohort(study: Study) -> Cohort:
@@ -67,14 +68,6 @@ def open_cohort(study: Study) -> Cohort:
     if study.cohort.images is None:
         raise UserError("The folder of the images is not given: add --images DIR, or cohort.images to the study file.")
     return load_cohort(study.manifest_path(), Path(study.cohort.images), study.cohort.classes)
-
-
-def cache_folder(execution: ExecutionConfig) -> Path:
-    """Return the folder of decoded images, masks and features: the one given, or the user's cache folder."""
-    if execution.cache is not None:
-        return Path(execution.cache)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "cxrdist"
 
 
 def with_masks_only(cohort: Cohort, study: Study) -> tuple[Cohort, list[Quarantined]]:
@@ -199,10 +192,39 @@ def prepare(
     cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
     doubts += [*cohort.doubts(), *grouping_doubts(study)]
     folds = divide(cohort, study)
-    mask_file = (None, None) if masks is None else publish_masks(masks, shards, cache)
+    doubts += sweep_doubts(study, folds.n_folds)
+    mask_file = None if masks is None else publish_masks(masks, shards, cache)
     plan = replace(make_plan(study, cohort, folds, shards, mask_file, networks, weights), doubts=tuple(doubts))
-    _write(study, store, cohort, folds, plan, left_out)
-    return Prepared(study, cohort, folds, plan, shards)
+    images = sweep_images(study, cohort, folds)
+    searches = plan_searches(study, cohort, folds.n_folds, plan, images)
+    prepared = Prepared(study, cohort, folds, plan, shards, tuple(searches), images)
+    known = [read_choice(store, search, study.sweep.minutes if study.sweep else None) for search in searches]
+    prepared = with_choices(prepared, [choice for choice in known if choice is not None])
+    _write(study, store, cohort, folds, prepared.plan, left_out)
+    return prepared
+
+
+def with_choices(prepared: Prepared, choices: Sequence[Choice]) -> Prepared:
+    """Return the study with the fold jobs that a sweep's choices make of it."""
+    settings = settings_by_fold(choices, prepared.folds.n_folds)
+    if not settings:
+        return prepared
+    plan = prepared.plan
+    fold_jobs = []
+    for variant in plan.variants:
+        rows = pixels_of(variant, prepared.cohort, prepared.shards, plan.masks)
+        fold_jobs += plan_fold_jobs(
+            variant,
+            plan.networks[variant.model],
+            plan.recipe,
+            prepared.folds,
+            cohort=prepared.cohort.content_hash,
+            pixels=rows,
+            seed=prepared.study.seed,
+            settings=settings.get(variant.name),
+        )
+    study = fingerprint([job.fingerprint for job in fold_jobs])
+    return replace(prepared, plan=replace(plan, jobs=tuple(fold_jobs), study=study), settings=settings)
 
 
 def grouping_doubts(study: Study) -> list[str]:
@@ -215,45 +237,6 @@ def grouping_doubts(study: Study) -> list[str]:
     if study.folds.group_by == "patient":
         return ["folds keep patients together, but not groups of patients who share an image"]
     return []
-
-
-def make_plan(
-    study: Study,
-    cohort: Cohort,
-    folds: Folds,
-    shards: ShardSet,
-    mask_file: tuple[Path | None, str | None],
-    networks: dict[str, Network],
-    weights: dict[str, str | None],
-) -> Plan:
-    """Plan every unit of work."""
-    recipe = Recipe(**study.training.model_dump())
-    jobs: list[FoldJob] = []
-    features: list[FeatureJob] = []
-    for variant in make_variants(study.variants.views, study.variants.models):
-        network = networks[variant.model]
-        # The same pixels in another cohort are other rows; masks count where the view uses them.
-        masks = None if variant.view == "whole" else mask_file[1]
-        rows = fingerprint({"pixels": shards.pixels_hash, "masks": masks, "rows": list(cohort.image_ids)})
-        jobs += plan_fold_jobs(
-            variant, network, recipe, folds, cohort=cohort.content_hash, pixels=rows, seed=study.seed
-        )
-        if network.transfer == "frozen":
-            name = features_fingerprint(variant, network, pixels=rows, pooled=head_pools(network), seed=study.seed)
-            features += plan_feature_jobs(variant, network, name, len(cohort.image_ids))
-    return Plan(
-        study=fingerprint([job.fingerprint for job in jobs]),
-        cohort=cohort.content_hash,
-        pixels=shards.pixels_hash,
-        shards=str(shards.folder),
-        masks=None if mask_file[0] is None else str(mask_file[0]),
-        cache=str(cache_folder(study.execution)),
-        recipe=recipe,
-        networks=networks,
-        weights=weights,
-        jobs=tuple(jobs),
-        features=tuple(features),
-    )
 
 
 def fold_counts(folds: Folds, cohort: Cohort) -> list[dict[str, dict[str, int]]]:
@@ -282,4 +265,4 @@ def _write(study: Study, store: Store, cohort: Cohort, folds: Folds, plan: Plan,
     store.write_json(layout.FOLDS_JSON, {"counts": fold_counts(folds, cohort), "folds": by_part})
     quarantine = [{"image_id": q.image_id, "path": q.path, "reason": q.reason} for q in left_out]
     store.write_json(layout.QUARANTINE, {"images": quarantine})
-    store.write_bytes(layout.PLAN, json.dumps(plan.to_json(), separators=(",", ":")).encode())
+    write_plan(store, plan)

@@ -177,7 +177,7 @@ class RayExecutor:
         with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch:
             trainer = self._trainer(board, lanes, run_dir, scratch)
             # In a thread of its own: in the main one, Train would take Ctrl-C for itself and end with status 0.
-            with ThreadPoolExecutor(1) as pool, _ended_with(self._session):
+            with ThreadPoolExecutor(1) as pool, ended_with(self._session):
                 fitting = pool.submit(trainer.fit)
                 seen = 0
                 while not fitting.done():
@@ -224,7 +224,7 @@ class RayExecutor:
 
 
 @contextmanager
-def _ended_with(session: RaySession) -> Iterator[None]:
+def ended_with(session: RaySession) -> Iterator[None]:
     """End the session on Ctrl-C, so that the thread that waits for Train does not wait for ever."""
     try:
         yield

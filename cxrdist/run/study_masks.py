@@ -130,8 +130,8 @@ def dropped_for_masks(masks: StudyMasks, shards: ShardSet, cohort: Cohort) -> li
     return [Quarantined(image_id, str(path_of[image_id]), f"{IMPLAUSIBLE} {fault}") for image_id, fault in dropped]
 
 
-def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Path) -> tuple[Path, str]:
-    """Write the masks where lanes map them; return the file and the hash of its content."""
+def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Path) -> Path:
+    """Write the masks where lanes map them; return the file, whose name is the hash of its content."""
     digest = hashlib.sha256(f"{shards.pixels.side}:".encode() + "\n".join(shards.image_ids).encode())
     digest.update(masks.packed.tobytes())
     name = f"masks/{digest.hexdigest()}.arrow"
@@ -145,7 +145,7 @@ def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Path) -> tuple[Pat
         )
         with cache_errors(cache):
             write_arrow(store, name, table)
-    return store.path(name), digest.hexdigest()
+    return store.path(name)
 
 
 def open_masks(path: Path, side: int) -> PackedMasks:

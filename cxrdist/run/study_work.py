@@ -61,11 +61,12 @@ def _tracker(board: BoardClient, context: Context, lane: str, job: FoldJob) -> T
             run_id=tracking_id(context, job),
             name=job.key,
             group=study.name,
+            job_type="fold",
             facts={
                 "variant": job.variant.name,
                 "fold": job.fold,
                 "seed": study.seed,
-                "training": study.training.model_dump(mode="json"),
+                "training": {**study.training.model_dump(mode="json"), **dict(job.settings)},
                 "model": study.model.model_dump(mode="json", exclude={"weights"}),
             },
             folder=context.store.root,

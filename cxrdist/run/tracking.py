@@ -4,67 +4,77 @@ import netrc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from cxrdist.config.models import TrackingConfig
-from cxrdist.learn.train import Epoch
+
+Measures = Mapping[str, float | int | str]
 
 
 class Tracker(Protocol):
-    """Follows one fold job."""
+    """Follows one fold job, or one trial."""
 
-    def resume(self, epochs: int) -> None:
-        """Say that the first `epochs` epochs were reported before."""
+    def resume(self, steps: int) -> None:
+        """Say that the first `steps` steps were reported before."""
         ...
 
-    def epoch(self, epoch: Epoch) -> None:
-        """Report an epoch."""
+    def log(self, step: int, measures: Measures) -> None:
+        """Report a step, such as an epoch."""
         ...
 
-    def finish(self, *, failed: bool) -> None:
+    def finish(self, *, failed: bool, summary: Measures | None = None) -> None:
         """End the run."""
         ...
 
 
 class NoTracker:
-    """Follows nothing; the history is in `history.jsonl` all the same."""
+    """Follows nothing; the history is in the run directory all the same."""
 
-    def resume(self, epochs: int) -> None:
+    def resume(self, steps: int) -> None:
         """Do nothing."""
 
-    def epoch(self, epoch: Epoch) -> None:
+    def log(self, step: int, measures: Measures) -> None:
         """Do nothing."""
 
-    def finish(self, *, failed: bool) -> None:
+    def finish(self, *, failed: bool, summary: Measures | None = None) -> None:
         """Do nothing."""
 
 
 class WandbTracker:
-    """One W&B run for one fold job, grouped by study."""
+    """One W&B run, grouped by study; the names of what it logs begin with the type of the job."""
 
     def __init__(
-        self, config: TrackingConfig, *, run_id: str, name: str, group: str, facts: Mapping[str, Any], folder: Path
+        self,
+        config: TrackingConfig,
+        *,
+        run_id: str,
+        name: str,
+        group: str,
+        job_type: str,
+        facts: Mapping[str, Any],
+        folder: Path,
     ) -> None:
         self._run = start_wandb(
-            config, run_id=run_id, name=name, group=group, job_type="fold", facts=facts, folder=folder
+            config, run_id=run_id, name=name, group=group, job_type=job_type, facts=facts, folder=folder
         )
+        self._prefix = job_type
         self._reported = 0
 
-    def resume(self, epochs: int) -> None:
+    def resume(self, steps: int) -> None:
         """Skip what an earlier attempt reported."""
-        self._reported = epochs
+        self._reported = steps
 
-    def epoch(self, epoch: Epoch) -> None:
-        """Report an epoch at the step of its number, so that resumption repeats none."""
-        if epoch.epoch > self._reported:
-            measures = asdict(epoch)
-            self._run.log({f"fold/{key}": value for key, value in measures.items()}, step=epoch.epoch)
+    def log(self, step: int, measures: Measures) -> None:
+        """Report a step at its own number, so that resumption repeats none."""
+        if step > self._reported:
+            self._run.log({f"{self._prefix}/{key}": value for key, value in measures.items()}, step=step)
 
-    def finish(self, *, failed: bool) -> None:
+    def finish(self, *, failed: bool, summary: Measures | None = None) -> None:
         """End the run."""
+        for key, value in (summary or {}).items():
+            self._run.summary[f"{self._prefix}/{key}"] = value
         self._run.finish(exit_code=1 if failed else 0)
 
 
@@ -77,17 +87,17 @@ class GuardedTracker:
         with self._guarded():
             self._tracker = start()
 
-    def resume(self, epochs: int) -> None:
+    def resume(self, steps: int) -> None:
         """Pass on."""
-        self._attempt(lambda tracker: tracker.resume(epochs))
+        self._attempt(lambda tracker: tracker.resume(steps))
 
-    def epoch(self, epoch: Epoch) -> None:
+    def log(self, step: int, measures: Measures) -> None:
         """Pass on."""
-        self._attempt(lambda tracker: tracker.epoch(epoch))
+        self._attempt(lambda tracker: tracker.log(step, measures))
 
-    def finish(self, *, failed: bool) -> None:
+    def finish(self, *, failed: bool, summary: Measures | None = None) -> None:
         """Pass on."""
-        self._attempt(lambda tracker: tracker.finish(failed=failed))
+        self._attempt(lambda tracker: tracker.finish(failed=failed, summary=summary))
 
     def _attempt(self, action: Callable[[Tracker], None]) -> None:
         if self._tracker is None:

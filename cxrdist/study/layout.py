@@ -56,6 +56,35 @@ def safe_name(text: str) -> str:
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+SWEEP = "sweep"
+"""Folder of the searches of a sweep."""
+
+
+class SearchFiles:
+    """Names of one search's artefacts, relative to the run directory."""
+
+    def __init__(self, key: str) -> None:
+        self.folder = f"{SWEEP}/{key}"
+        self.search = f"{self.folder}/search.json"
+        """What is searched, and the rules."""
+        self.images = f"{self.folder}/images.arrow"
+        """The images that trials may see, with labels and inner folds."""
+        self.choice = f"{self.folder}/choice.json"
+        """Written last: what was chosen, and from which trials."""
+
+    def trial(self, number: int) -> str:
+        """Return the name of a trial that is over."""
+        return f"{self.folder}/trials/{number:04d}.json"
+
+    def progress(self, number: int) -> str:
+        """Return the name of what a trial in work did so far."""
+        return f"{self.folder}/trials/{number:04d}.progress.json"
+
+    def checkpoint(self, number: int) -> str:
+        """Return the name of the network of a trial in work."""
+        return f"{self.folder}/trials/{number:04d}.safetensors"
+
+
 class JobFiles:
     """Names of one fold job's artefacts, relative to the run directory."""
 

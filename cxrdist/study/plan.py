@@ -1,11 +1,11 @@
 """The plan of a study: its variants, its fold jobs with their fingerprints, and the order to do them in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from cxrdist.study.fingerprint import Json, fingerprint
 from cxrdist.study.folds import Folds, Part
-from cxrdist.study.recipe import ModelName, Network, Recipe, ViewName
+from cxrdist.study.recipe import ModelName, Network, Recipe, Settings, ViewName, with_settings
 
 FORMAT = 1
 """Raised whenever the code changes what the same study computes, so that older results become stale."""
@@ -40,6 +40,8 @@ class FoldJob:
     """Of everything that can change the job's predictions."""
     cost: float
     """Estimated multiply-accumulates in 1e9: longer jobs are done first."""
+    settings: Settings = ()
+    """What a sweep chose for it, in place of the study's own values."""
 
     @property
     def key(self) -> str:
@@ -80,7 +82,15 @@ def features_fingerprint(variant: Variant, network: Network, *, pixels: str, poo
 
 
 def plan_fold_jobs(
-    variant: Variant, network: Network, recipe: Recipe, folds: Folds, *, cohort: str, pixels: str, seed: int
+    variant: Variant,
+    network: Network,
+    recipe: Recipe,
+    folds: Folds,
+    *,
+    cohort: str,
+    pixels: str,
+    seed: int,
+    settings: Mapping[int, Settings] | None = None,
 ) -> list[FoldJob]:
     """Return the fold jobs of one variant.
 
@@ -92,21 +102,25 @@ def plan_fold_jobs(
         cohort: the cohort's content hash.
         pixels: the shards' content hash.
         seed: the study's seed.
+        settings: what a sweep chose, by fold.
     """
     jobs = []
     for fold in range(folds.n_folds):
+        chosen = (settings or {}).get(fold, ())
+        own_network, own_recipe = with_settings(network, recipe, chosen)
         inputs = {
             "format": FORMAT,
             "seed": seed,
             "cohort": cohort,
             "pixels": pixels,
             "view": variant.view,
-            "network": asdict(network),
-            "recipe": asdict(recipe),
+            "network": asdict(own_network),
+            "recipe": asdict(own_recipe),
             "fold": fold,
             "parts": folds.parts[fold].tolist(),
         }
-        jobs.append(FoldJob(variant, fold, fingerprint(inputs), cost=_fold_cost(network, recipe, folds, fold)))
+        cost = _fold_cost(own_network, own_recipe, folds, fold)
+        jobs.append(FoldJob(variant, fold, fingerprint(inputs), cost, chosen))
     return jobs
 
 

@@ -1,6 +1,6 @@
 """What a fold job trains: the network and the recipe, as plain values that a fingerprint can hash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ViewName = Literal["whole", "segmented", "lung_box", "lungs_blanked"]
@@ -33,3 +33,17 @@ class Recipe:
     weight_decay: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     selection: Literal["last", "best_validation_loss"] = "last"
+
+
+Settings = tuple[tuple[str, int | float], ...]
+"""Values that a sweep tries or chose: keys of `Recipe`, and `dropout` of `Network`; in the order of the space."""
+
+
+def with_settings(network: Network, recipe: Recipe, settings: Settings) -> tuple[Network, Recipe]:
+    """Return network and recipe with these values in place of their own."""
+    values = dict(settings)
+    if "dropout" in values:
+        network = replace(network, dropout=float(values.pop("dropout")))
+    epochs, batch_size = values.pop("epochs", recipe.epochs), values.pop("batch_size", recipe.batch_size)
+    rates = {key: float(value) for key, value in values.items()}
+    return network, replace(recipe, epochs=int(epochs), batch_size=int(batch_size), **rates)  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def test_off_needs_no_quotes(study_file):
         (
             "zzz: 5\n",
             "s.yaml:5: unknown key 'zzz'; valid keys of a study file: name, seed, cohort, preprocessing, lungs, "
-            "folds, variants, model, training, execution, tracking.",
+            "folds, variants, model, training, sweep, execution, tracking.",
         ),
         (
             "folds:\n  k: 3\n  group_by: patients\n",

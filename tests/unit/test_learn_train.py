@@ -152,11 +152,12 @@ def test_evaluation_and_prediction_agree_with_scikit_learn_over_several_batches(
     inputs, labels = tiny_data(150)
     rows = torch.randperm(150, generator=torch.Generator().manual_seed(0))[:140]
     network = tiny_network(dropout=0.9)
-    loss, accuracy = evaluate(network, Table(inputs), labels, rows, recipe(), CPU)
+    held = evaluate(network, Table(inputs), labels, rows, recipe(), CPU)
     probabilities = predict(network, Table(inputs), rows, recipe(), CPU)
     assert probabilities.dtype == torch.float64
-    assert loss == pytest.approx(log_loss(labels[rows], probabilities.numpy(), labels=[0, 1, 2]), rel=1e-6)
-    assert accuracy == accuracy_score(labels[rows], probabilities.argmax(1))
+    torch.testing.assert_close(held.probabilities, probabilities)
+    assert held.loss == pytest.approx(log_loss(labels[rows], probabilities.numpy(), labels=[0, 1, 2]), rel=1e-6)
+    assert held.accuracy == accuracy_score(labels[rows], probabilities.argmax(1))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -188,7 +189,7 @@ def test_the_best_epochs_model_is_the_one_that_is_left(rate):
     train(shorter, recipe(epochs=1 + losses.index(min(losses)), learning_rate=rate))
     assert bytes_of(best) == bytes_of(shorter)
     inputs, labels = tiny_data()
-    assert evaluate(best, Table(inputs), labels, VALIDATION, recipe(), CPU)[0] == min(losses)
+    assert evaluate(best, Table(inputs), labels, VALIDATION, recipe(), CPU).loss == min(losses)
 
 
 def test_parameters_that_are_frozen_stay_as_they_are():

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from cxrdist.run import display
+from cxrdist.run.text import duration
 
 
 def test_heat_maps_are_counted_with_an_estimate_of_what_is_left(monkeypatch):
@@ -25,4 +26,4 @@ def test_heat_maps_are_counted_with_an_estimate_of_what_is_left(monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "words"), [(45.0, "45 s"), (720.0, "12 min"), (12600.0, "3.5 h")])
 def test_durations_are_for_people(seconds, words):
-    assert display.duration(seconds) == words
+    assert duration(seconds) == words

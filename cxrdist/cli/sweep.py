@@ -1,0 +1,35 @@
+"""`cxrdist sweep`: searching for settings without training the outer folds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from cxrdist.cli.commands import shown
+from cxrdist.cli.gather_sweep import sweep_summary
+from cxrdist.config import load_study
+from cxrdist.report.render import render_text
+from cxrdist.report.sweep_tables import best_table
+from cxrdist.run.display import ConsoleDisplay
+from cxrdist.run.driver import run_sweep
+from cxrdist.run.store import Store
+
+
+def sweep_command(
+    study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None
+) -> None:
+    """Do a study's sweep and print what was chosen.
+
+    Raises:
+        CxrdistError: a search has no trial that was done to the end.
+    """
+    study = load_study(study_file, settings=settings, overrides=overrides)
+    folder = (run_dir or Path("runs") / study.name).resolve()
+    run_sweep(study, folder, ConsoleDisplay(Console()))
+    summary = sweep_summary(Store(folder), study)
+    if summary is not None:
+        click.echo(render_text(best_table(summary)))
+    command = f"cxrdist run {study_file}" + (f" --run-dir {shown(folder)}" if run_dir else "")
+    click.echo(f"`{command}` trains each fold with what was chosen.")

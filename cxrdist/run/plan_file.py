@@ -1,0 +1,83 @@
+"""Making the plan of a study, and writing it where lanes read it."""
+
+import json
+import os
+from pathlib import Path
+
+from cxrdist.cohort.shards import ShardSet
+from cxrdist.cohort.table import Cohort
+from cxrdist.config.models import ExecutionConfig, Study
+from cxrdist.learn.features import head_pools
+from cxrdist.run.context import Plan
+from cxrdist.run.store import Store
+from cxrdist.study import layout
+from cxrdist.study.fingerprint import fingerprint
+from cxrdist.study.folds import Folds
+from cxrdist.study.plan import (
+    FeatureJob,
+    FoldJob,
+    Variant,
+    features_fingerprint,
+    make_variants,
+    plan_feature_jobs,
+    plan_fold_jobs,
+)
+from cxrdist.study.recipe import Network, Recipe
+
+
+def cache_folder(execution: ExecutionConfig) -> Path:
+    """Return the folder of decoded images, masks and features: the one given, or the user's cache folder."""
+    if execution.cache is not None:
+        return Path(execution.cache)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "cxrdist"
+
+
+def make_plan(
+    study: Study,
+    cohort: Cohort,
+    folds: Folds,
+    shards: ShardSet,
+    mask_file: Path | None,
+    networks: dict[str, Network],
+    weights: dict[str, str | None],
+) -> Plan:
+    """Plan every unit of work."""
+    recipe = Recipe(**study.training.model_dump())
+    masks = None if mask_file is None else str(mask_file)
+    jobs: list[FoldJob] = []
+    features: list[FeatureJob] = []
+    for variant in make_variants(study.variants.views, study.variants.models):
+        network = networks[variant.model]
+        rows = pixels_of(variant, cohort, shards, masks)
+        jobs += plan_fold_jobs(
+            variant, network, recipe, folds, cohort=cohort.content_hash, pixels=rows, seed=study.seed
+        )
+        if network.transfer == "frozen":
+            name = features_fingerprint(variant, network, pixels=rows, pooled=head_pools(network), seed=study.seed)
+            features += plan_feature_jobs(variant, network, name, len(cohort.image_ids))
+    return Plan(
+        study=fingerprint([job.fingerprint for job in jobs]),
+        cohort=cohort.content_hash,
+        pixels=shards.pixels_hash,
+        shards=str(shards.folder),
+        masks=masks,
+        cache=str(cache_folder(study.execution)),
+        recipe=recipe,
+        networks=networks,
+        weights=weights,
+        jobs=tuple(jobs),
+        features=tuple(features),
+    )
+
+
+def write_plan(store: Store, plan: Plan) -> None:
+    """Write the plan into the run directory."""
+    store.write_bytes(layout.PLAN, json.dumps(plan.to_json(), separators=(",", ":")).encode())
+
+
+def pixels_of(variant: Variant, cohort: Cohort, shards: ShardSet, masks: str | None) -> str:
+    """Return the hash of what a variant sees: the same pixels in another cohort are other rows."""
+    # Masks count where the view uses them; their file is named by what is in it.
+    of_masks = None if variant.view == "whole" or masks is None else Path(masks).stem
+    return fingerprint({"pixels": shards.pixels_hash, "masks": of_masks, "rows": list(cohort.image_ids)})

@@ -1,0 +1,120 @@
+"""Whatever is killed while a sweep runs on Ray, the same trials are made and the same settings chosen."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from tests.integration.conftest import STUDY, Workplace, wait_for
+
+SWEEP = """\
+sweep:
+  space:
+    learning_rate: {low: 1e-5, high: 1e-1, scale: log}
+    batch_size: {values: [4, 8]}
+  trials: 6
+  folds: 2
+  concurrency: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
+    """A study with a sweep of two searches, whose trials take a second or so."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("views: [whole, segmented]", "views: [whole]")
+    text = text.replace("epochs: 400", "epochs: 100").replace("checkpoint_seconds: 0.0", "checkpoint_seconds: 0.1")
+    (folder / "study.yaml").write_text(text + SWEEP)
+    return Workplace(folder, phantoms, shared_cache)
+
+
+def arguments(place: Workplace, run_dir: str, executor: str, *more: str) -> list[str]:
+    return ["sweep", *place.arguments(*more, run_dir=run_dir, executor=executor)[1:]]
+
+
+def outcome(place: Workplace, run_dir: str) -> dict[str, object]:
+    """Everything that a sweep decided, without the time that it took."""
+    files = sorted((place.folder / run_dir / "sweep").glob("**/*.json"))
+    found = {}
+    for path in files:
+        assert "progress" not in path.name, "a trial was left in work"
+        values = json.loads(path.read_text())
+        values.pop("seconds", None)
+        found[str(path.relative_to(place.folder / run_dir))] = values
+    return found
+
+
+def trials_done(place: Workplace, run_dir: str) -> int:
+    return len([p for p in (place.folder / run_dir).glob("sweep/*/*/trials/*.json") if "progress" not in p.name])
+
+
+def trial_processes() -> list[int]:
+    """Processes that do trials: Ray gives them the name of what they do."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::") and b"ImplicitFunc" in title:
+            found.append(int(process.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed_sweep(place: Workplace) -> dict[str, object]:
+    """What the sweep decides inline, without disturbance."""
+    status, output = place.run(*arguments(place, "quiet", "inline"))
+    assert status == 0, output
+    found = outcome(place, "quiet")
+    assert len([name for name in found if "/trials/" in name]) == 12
+    assert len([name for name in found if name.endswith("choice.json")]) == 2
+    return found
+
+
+def test_killing_the_driver_and_then_a_trial_changes_nothing(
+    place: Workplace, undisturbed_sweep: dict[str, object]
+) -> None:
+    with place.start(*arguments(place, "run", "ray")) as driver:
+        wait_for(driver, lambda: "some" if trials_done(place, "run") >= 3 else "")
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before = trials_done(place, "run")
+    assert before < 12
+    with place.start(*arguments(place, "run", "ray")) as driver:
+        wait_for(driver, lambda: "more" if trials_done(place, "run") > before and trial_processes() else "")
+        os.kill(trial_processes()[0], signal.SIGKILL)
+        output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+    assert f"{before} of them done before" in output
+    assert outcome(place, "run") == undisturbed_sweep
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    """A cluster of two simulated nodes with a core each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_losing_a_node_changes_nothing(
+    place: Workplace, undisturbed_sweep: dict[str, object], two_nodes: Cluster
+) -> None:
+    second = two_nodes.add_node(num_cpus=1)
+    with place.start(*arguments(place, "nodes", "ray", "--address", two_nodes.address)) as driver:
+        wait_for(driver, lambda: "both" if len(trial_processes()) >= 2 and trials_done(place, "nodes") >= 2 else "")
+        time.sleep(0.2)
+        two_nodes.remove_node(second, allow_graceful=False)
+        output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+    assert outcome(place, "nodes") == undisturbed_sweep
