@@ -14,6 +14,9 @@ from cxrdist.study.search import TrialRecord, TrialState, choose
 LOG_SECONDS = 5.0
 """In a log, at most one line within this time, but for a new best trial and for one that ended badly."""
 
+_WIDE = 120
+"""Characters of a terminal that shows what is in work, too."""
+
 _BAD = (TrialState.DIVERGED, TrialState.FAILED)
 
 
@@ -94,29 +97,28 @@ class SweepDisplay:
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold", caption=f"{self._ended} of {self._trials} trials, {self._left()}")
-        for name, justify in (
-            ("search", "left"),
-            ("trials", "right"),
-            ("stopped", "right"),
-            ("diverged", "right"),
-            ("best", "right"),
-            ("with", "left"),
-            ("in work (inner folds done)", "left"),
-        ):
-            table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "with")
-        for key, search in self._sweep.searches.items():
+        searches = self._sweep.searches
+        table.add_column("search", overflow="fold")
+        for name in ("trials", "stopped", "diverged"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(f"best {next(iter(searches.values())).metric}", justify="right")
+        table.add_column("with", overflow="fold")
+        if self._console.width >= _WIDE:
+            table.add_column("in work (inner folds done)", overflow="fold")
+        for key, search in searches.items():
             records = list(self._sweep.records[key].values())
             best = choose(search.rules, records)
             in_work = [f"{number} ({work:.1f})" for (of, number), work in sorted(self._in_work.items()) if of == key]
-            table.add_row(
+            row = [
                 key,
                 f"{len(records)}/{search.trials}",
                 str(sum(record.state is TrialState.STOPPED for record in records)),
                 str(sum(record.state in _BAD for record in records)),
-                "" if best is None or best.score is None else f"{search.metric} {best.score:.4f}",
+                "" if best is None or best.score is None else f"{best.score:.4f}",
                 "" if best is None else shown_settings(best.settings),
                 ", ".join(in_work),
-            )
+            ]
+            table.add_row(*row[: len(table.columns)])
         return table
 
     def _say(self, text: str) -> None:
