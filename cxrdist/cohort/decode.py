@@ -5,7 +5,6 @@ is decoded, so that neither a renamed file nor a decompression bomb does harm.
 """
 
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +22,19 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from cxrdist.cohort.files import LIMITS, Limits, by, check_bytes, check_pixels, is_dicom, read_image_file
 from cxrdist.errors import ImageError
+
+__all__ = [
+    "Equalize",
+    "Limits",
+    "Preprocessing",
+    "decode_grey",
+    "decode_image",
+    "decode_mask",
+    "image_size",
+    "read_image_file",
+]
 
 Equalize = Literal["none", "histogram", "clahe"]
 
@@ -60,21 +70,14 @@ class Preprocessing:
     equalize: Equalize = "none"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a file may cost: its bytes, and the pixels held while it is decoded."""
-
-    max_bytes: int = 256 * 2**20
-    max_pixels: int = 100_000_000
-
-
-def decode_grey(data: bytes, preprocessing: Preprocessing, limits: Limits = Limits()) -> NDArray[np.uint8]:
+def decode_grey(data: bytes, preprocessing: Preprocessing, limits: Limits = LIMITS) -> NDArray[np.uint8]:
     """Return the image in `data` as [size, size] uint8.
 
     JPEG, PNG or WebP of any colour mode; EXIF orientation is applied; transparent parts become black. Colour
     becomes ITU-R 601 luma, as in Pillow. Grey of 16 bits is stretched from its own minimum and maximum to
     0-255, because scanners write 10 or 12 bits into it and a fixed scale would leave those nearly black;
-    where minimum and maximum are equal, it becomes 0. Of an animation, the first frame is taken.
+    where minimum and maximum are equal, it becomes 0. Of an animation, the first frame is taken. DICOM becomes
+    grey as `cxrdist.cohort.dicom.decode_dicom` says.
 
     Raises:
         ImageError: the reason, in words that follow the file's name ("is truncated: ...").
@@ -87,7 +90,7 @@ def decode_image(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return `decode_grey` and the image's (width, height) in pixels after its EXIF orientation was applied."""
     with _damage_as_image_error():
-        grey = _open_grey(data, limits)
+        grey = _dicom_grey(data, limits) if is_dicom(data) else _open_grey(data, limits)
         square = np.array(_to_square(grey, preprocessing, limits), dtype=np.uint8)
     return _equalized(square, preprocessing.equalize), grey.size
 
@@ -115,7 +118,7 @@ def decode_mask(
         grey = _open_grey(data, limits)
         if expected_size is not None and _aspect_differs(grey.size, expected_size):
             raise ImageError(
-                f"has {_by(grey.size)} pixels, another aspect ratio than its image with {_by(expected_size)}"
+                f"has {by(grey.size)} pixels, another aspect ratio than its image with {by(expected_size)}"
             )
         values = np.asarray(grey)
         inside = values >= (1 if values.max() == 1 else 128)
@@ -132,6 +135,10 @@ def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
     Raises:
         ImageError: as `decode_grey`, as far as the header tells.
     """
+    if is_dicom(data):
+        from cxrdist.cohort.dicom import dicom_size
+
+        return dicom_size(data, limits)
     with _damage_as_image_error():
         image = _open(data, limits)
         if isinstance(image, PngImageFile) and _png_orientation_may_follow(data):
@@ -140,33 +147,6 @@ def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
         orientation = ImageFile.ImageFile.getexif(image).get(ExifTags.Base.Orientation)
     width, height = image.size
     return (height, width) if orientation in _SIDEWAYS else (width, height)
-
-
-def read_image_file(root: Path, relative: str, limits: Limits = Limits()) -> bytes:
-    """Return the bytes of a regular file below `root`.
-
-    Raises:
-        ImageError: it is missing, too large, not a regular file, cannot be read, or lies outside `root`, if only
-            through a symbolic link.
-    """
-    try:
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise ImageError("leads out of the image folder")
-        # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("is not a regular file")
-            _check_bytes(status.st_size, limits)
-            data = file.read(limits.max_bytes + 1)
-    except FileNotFoundError:
-        raise ImageError("is missing") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    _check_bytes(len(data), limits)
-    return data
 
 
 @contextmanager
@@ -184,6 +164,13 @@ def _damage_as_image_error() -> Iterator[None]:
         ) from None
 
 
+def _dicom_grey(data: bytes, limits: Limits) -> Image.Image:
+    # pydicom takes long to import, and few cohorts need it.
+    from cxrdist.cohort.dicom import decode_dicom
+
+    return Image.fromarray(decode_dicom(data, limits))
+
+
 def _open_grey(data: bytes, limits: Limits) -> Image.Image:
     """Return the oriented image in mode L."""
     image = _open(data, limits)
@@ -193,7 +180,7 @@ def _open_grey(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
-    _check_bytes(len(data), limits)
+    check_bytes(len(data), limits)
     stream = BytesIO(data)
     image: ImageFile.ImageFile
     # Not Image.open: its own bound on pixels is a global, and would refuse before the size can be told.
@@ -207,9 +194,11 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
         image = WebPImageFile(stream)
     elif data.startswith(b"version https://git-lfs"):
         raise ImageError("is a Git LFS pointer, not an image")
+    elif is_dicom(data):
+        raise ImageError("is DICOM, not JPEG, PNG or WebP")
     else:
-        raise ImageError("is not an image (JPEG, PNG or WebP)")
-    _check_pixels(image.size, limits, "has")
+        raise ImageError("is not an image (JPEG, PNG, WebP or DICOM)")
+    check_pixels(image.size, limits)
     return image
 
 
@@ -217,21 +206,6 @@ def _png_orientation_may_follow(data: bytes) -> bool:
     """Whether the orientation may be told behind the pixels, where some programs write it."""
     pixels = data.find(b"IDAT")
     return any(data.find(key, pixels) >= 0 for key in _PNG_ORIENTATION)
-
-
-def _check_bytes(count: int, limits: Limits) -> None:
-    if count > limits.max_bytes:
-        raise ImageError(f"has {count:,} bytes, more than the limit of {limits.max_bytes:,}")
-
-
-def _check_pixels(size: tuple[int, int], limits: Limits, verb: str) -> None:
-    width, height = size
-    if width * height > limits.max_pixels:
-        raise ImageError(f"{verb} {_by(size)} pixels, more than the limit of {limits.max_pixels:,}")
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -263,7 +237,7 @@ def _stretched_grey(values: NDArray[Any]) -> Image.Image:
 def _to_square(grey: Image.Image, preprocessing: Preprocessing, limits: Limits) -> Image.Image:
     if preprocessing.resize == "pad":
         side = max(grey.size)
-        _check_pixels((side, side), limits, "would, padded to a square, have")
+        check_pixels((side, side), limits, "would, padded to a square, have")
         padded = Image.new("L", (side, side), 0)
         padded.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
         grey = padded

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cxrdist.cohort.chunks import Quarantined
 from cxrdist.errors import CxrdistError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_NAME = "index.json"
 
 FileState = tuple[int, int] | None

@@ -173,7 +173,7 @@ def test_equalisation_is_opencvs_and_the_same_every_time():
         (b"", "is empty"),
         (b"A note about the patient.", "is not an image"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer, not an image"),
-        (encoded(grey(), "GIF"), r"is not an image \(JPEG, PNG or WebP\)"),
+        (encoded(grey(), "GIF"), r"is not an image \(JPEG, PNG, WebP or DICOM\)"),
         (encoded(grey(), "TIFF"), "is not an image"),
         (encoded(grey(200, 200), "JPEG")[:900], "is truncated: "),
         (encoded(grey(200, 200))[:900], "is truncated: "),
@@ -350,7 +350,6 @@ def test_odd_real_files_decode_or_are_refused():
             assert 20 < decoded.mean() < 235, path.name
             assert decoded.std() > 10, path.name
     assert refused == {
-        "": "is not an image (JPEG, PNG or WebP)",
-        ".dcm": "is not an image (JPEG, PNG or WebP)",
+        "": "is not an image (JPEG, PNG, WebP or DICOM)",
         ".png": "is a Git LFS pointer, not an image",
     }
