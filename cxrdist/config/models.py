@@ -168,13 +168,28 @@ class ExecutionConfig(Section):
     address: Annotated[
         str | None, Field(description="Ray cluster to join; without it a local one is started and ended.")
     ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"],
+        Field(description="`auto`: GPUs where there are any; `gpu`: wait for a cluster to bring some, or refuse."),
+    ] = "auto"
     workers: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=4096)],
-        Field(description="Lanes: workers that do fold jobs one after another. `auto`: by GPUs, else by cores."),
+        Field(
+            description="Lanes: workers that do fold jobs one after another. `auto`: by GPUs, else by cores; on a "
+            "cluster that was joined, as many as it has room for, also when it grows."
+        ),
     ] = "auto"
     min_workers: Annotated[
         int, Field(ge=1, le=4096, description="Start with as few lanes as this, and grow to `workers`.")
     ] = 1
+    resize_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="How often a cluster that was joined is asked for room for more lanes; to take them, all lanes "
+            "start again from their checkpoints.",
+        ),
+    ] = 60.0
     gpus_per_worker: Annotated[
         float, Field(gt=0, le=1, description="Share of a GPU for each lane, where there are GPUs.")
     ] = 1.0

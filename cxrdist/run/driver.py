@@ -15,7 +15,7 @@ from cxrdist.config.sweep import SweepConfig
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.run.board import Event, Outcome
 from cxrdist.run.context import Plan, feature_file
-from cxrdist.run.inline import InlineExecutor, available_device
+from cxrdist.run.inline import InlineExecutor, required_device
 from cxrdist.run.lock import RunLock
 from cxrdist.run.plan_file import write_plan
 from cxrdist.run.prepare import Prepared, prepare, with_choices
@@ -183,15 +183,16 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack) -> Tools:
     """Return the executor and its like; a Ray session ends with `stack`."""
     threads = None if execution.threads == "auto" else execution.threads
     if execution.executor == "inline":
-        return Tools(InlineExecutor(threads), InlineSweeper(threads), None, None, available_device)
+        device = required_device(execution.device)
+        return Tools(InlineExecutor(threads, device), InlineSweeper(threads, device), None, None, lambda: device)
     # Here, so that a study runs inline where Ray is not installed.
     from cxrdist.run.ray_executor import RayExecutor
     from cxrdist.run.ray_session import RaySession
     from cxrdist.run.sweep_tune import TuneSweeper
 
-    session = stack.enter_context(RaySession(execution.address))
+    session = stack.enter_context(RaySession(execution.address, uses_gpus=execution.device != "cpu"))
     workers = None if execution.workers == "auto" else execution.workers
-    sweeper = TuneSweeper(session, workers=workers, threads=threads)
+    sweeper = TuneSweeper(session, workers=workers, threads=threads, uses_gpus=execution.device != "cpu")
     executor = RayExecutor(
         session,
         workers=workers,
@@ -199,6 +200,8 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack) -> Tools:
         threads=threads,
         gpus_each=execution.gpus_per_worker,
         worker_failures=execution.worker_failures,
+        device=execution.device,
+        resize_seconds=execution.resize_seconds,
     )
     return Tools(executor, sweeper, session.run_chunks, session.run_device_chunks, session.device)
 

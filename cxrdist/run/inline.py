@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from cxrdist.errors import UserError
 from cxrdist.learn.train import use_determinism
 from cxrdist.run.board import Board, Event, Outcome
 from cxrdist.run.lane import work
@@ -18,10 +20,25 @@ def available_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def required_device(name: Literal["auto", "cpu", "gpu"]) -> torch.device:
+    """Return what `execution.device` means in this process.
+
+    Raises:
+        UserError: there is no GPU, and one was asked for.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    device = available_device()
+    if name == "gpu" and device.type != "cuda":
+        raise UserError("execution.device is 'gpu', but torch finds none here; use 'auto' or 'cpu'.")
+    return device
+
+
 class InlineExecutor:
     """Does the work here; no cluster, no other process."""
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, device: torch.device) -> None:
+        self._device = device
         self._threads = threads or os.cpu_count() or 1
 
     def run(
@@ -31,5 +48,5 @@ class InlineExecutor:
         use_determinism(self._threads)
         board = Board(units, retries, listener)
         board.join("inline", "inline")
-        work(board, open_workload(run_dir, available_device()), "inline")
+        work(board, open_workload(run_dir, self._device), "inline")
         return board.outcome()

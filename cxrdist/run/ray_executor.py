@@ -9,12 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import ray.exceptions
 import ray.train
 import ray.train.collective
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,6 +26,8 @@ from cxrdist.run.ray_session import RaySession
 from cxrdist.study.queue import State, Unit
 
 POLL_SECONDS = 0.5
+
+Device = Literal["auto", "cpu", "gpu"]
 
 _SMALL_MACHINE = 4
 
@@ -49,37 +52,48 @@ def divide_resources(
     n_units: int,
     gpus_each: float,
     threads: int | None,
+    device: Device = "auto",
+    grows: bool = False,
 ) -> Lanes:
     """Decide how many lanes there are and what each gets.
 
     Without a number of workers: one for each share of a GPU; on a machine without GPUs one for each core up to four
-    cores and then for every four (folds side by side use cores better than threads inside one do).
+    cores and then for every four (folds side by side use cores better than threads inside one do). In a cluster that
+    grows, as many more as there are units, or as were asked for, as soon as it has room for them.
 
     Raises:
         UserError: the cluster is too small for what was asked for.
     """
     cores = max(1, int(resources.get("CPU", 1)))
-    n_gpus = resources.get("GPU", 0.0)
+    n_gpus = 0.0 if device == "cpu" else resources.get("GPU", 0.0)
+    if device == "gpu" and not n_gpus:
+        if not grows:
+            raise UserError("execution.device is 'gpu', but there is none; use 'auto', or a cluster that has some.")
+        # They come when they are asked for.
+        return Lanes(1, min(workers or n_units, n_units), threads or 1, gpus_each)
     if n_gpus:
         slots = int(n_gpus / gpus_each + 1e-9)
     elif threads:
         slots = cores // threads
     else:
         slots = cores if cores <= _SMALL_MACHINE else max(_SMALL_MACHINE, cores // _SMALL_MACHINE)
-    most = min(workers or max(1, slots), n_units)
-    if n_gpus and most > slots:
+    now = min(workers or max(1, slots), n_units)
+    if grows:
+        now = min(now, max(1, slots))
+    if n_gpus and now > slots:
         raise UserError(
-            f"execution.workers is {most}, but {n_gpus:g} GPUs carry {slots} "
+            f"execution.workers is {now}, but {n_gpus:g} GPUs carry {slots} "
             f"with execution.gpus_per_worker {gpus_each:g}."
         )
-    if most > cores:
-        raise UserError(f"execution.workers is {most}, but the cluster has {cores} CPU cores; each worker needs one.")
-    cpus = threads or max(1, cores // most)
-    if cpus * most > cores:
+    if now > cores:
+        raise UserError(f"execution.workers is {now}, but the cluster has {cores} CPU cores; each worker needs one.")
+    cpus = threads or max(1, cores // now)
+    if cpus * now > cores:
         raise UserError(
-            f"execution.threads is {cpus} for each of {most} workers, but the cluster has {cores} CPU cores."
+            f"execution.threads is {cpus} for each of {now} workers, but the cluster has {cores} CPU cores."
         )
-    return Lanes(min(fewest, most), most, cpus, gpus_each if n_gpus else 0.0)
+    most = min(workers or n_units, n_units) if grows else now
+    return Lanes(min(fewest, now), most, cpus, gpus_each if n_gpus else 0.0)
 
 
 class RayBoard:
@@ -127,7 +141,8 @@ def run_lane(config: dict[str, Any]) -> None:
     board = RayBoard(config["board"])
     board.join(lane, group)
     use_determinism(config["threads"])
-    work(board, open_workload(Path(config["run_dir"]), available_device()), lane)
+    device = available_device() if config["gpus"] else torch.device("cpu")
+    work(board, open_workload(Path(config["run_dir"]), device), lane)
 
 
 class RayExecutor:
@@ -142,6 +157,8 @@ class RayExecutor:
         threads: int | None,
         gpus_each: float,
         worker_failures: int,
+        device: Device,
+        resize_seconds: float,
     ) -> None:
         self._session = session
         self._workers = workers
@@ -149,6 +166,8 @@ class RayExecutor:
         self._threads = threads
         self._gpus_each = gpus_each
         self._worker_failures = worker_failures
+        self._device = device
+        self._resize_seconds = resize_seconds
 
     def run(
         self, run_dir: Path, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
@@ -170,6 +189,8 @@ class RayExecutor:
             n_units=len(units),
             gpus_each=self._gpus_each,
             threads=self._threads,
+            device=self._device,
+            grows=not self._session.is_local,
         )
         # On the driver's node: the board and the driver live and die together.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -196,13 +217,14 @@ class RayExecutor:
             resources["GPU"] = lanes.gpus
         return TorchTrainer(
             run_lane,
-            train_loop_config={"board": board, "run_dir": str(run_dir), "threads": lanes.cpus},
+            train_loop_config={"board": board, "run_dir": str(run_dir), "threads": lanes.cpus, "gpus": lanes.gpus},
             # Lanes exchange nothing, and NCCL refuses two of them on one GPU.
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
                 num_workers=lanes.most if lanes.fewest == lanes.most else (lanes.fewest, lanes.most),
                 use_gpu=bool(lanes.gpus),
                 resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=self._resize_seconds,
             ),
             run_config=RunConfig(
                 # Nothing is kept by Train: our own files say what is done.

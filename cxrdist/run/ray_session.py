@@ -29,7 +29,8 @@ _TRAIN_ENVIRONMENT = {
 class RaySession:
     """A running cluster that was joined, or a local one that is started when first needed and ended at the end."""
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, *, uses_gpus: bool = True) -> None:
+        self._uses_gpus = uses_gpus
         self._address = address
         self._started = False
         self.is_local = address is None
@@ -95,6 +96,8 @@ class RaySession:
 
     def device(self) -> torch.device:
         """Return what kind of device the cluster's workers compute on."""
+        if not self._uses_gpus:
+            return torch.device("cpu")
         if self.is_local:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.start()

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+import torch
+
 from cxrdist.learn.train import use_determinism
-from cxrdist.run.inline import available_device
 from cxrdist.run.sweep import Sweep, TrialEvent
 from cxrdist.run.trial import OutOfTimeError, TrialData, TrialStep
 from cxrdist.run.trial_work import TrialRules, attempt_trial
@@ -13,7 +14,8 @@ from cxrdist.run.trial_work import TrialRules, attempt_trial
 class InlineSweeper:
     """Does the trials here; no cluster, no other process."""
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, device: torch.device) -> None:
+        self._device = device
         self._threads = threads or os.cpu_count() or 1
 
     def run(self, run_dir: Path, sweep: Sweep, rules: TrialRules) -> None:
@@ -24,7 +26,7 @@ class InlineSweeper:
             search, proposal = claimed
             key, number = search.key, proposal.number
             if key not in opened:
-                opened[key] = TrialData(run_dir, key, available_device())
+                opened[key] = TrialData(run_dir, key, self._device)
             sweep.tell(TrialEvent("started", key, number, "inline"))
 
             def on_step(step: TrialStep, key: str = key, number: int = number) -> None:

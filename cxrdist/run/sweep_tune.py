@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -25,7 +25,7 @@ from cxrdist.config.models import TrackingConfig
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.learn.memory import training_bytes
 from cxrdist.learn.train import use_determinism
-from cxrdist.run.inline import available_device
+from cxrdist.run.inline import required_device
 from cxrdist.run.ray_executor import POLL_SECONDS, ended_with
 from cxrdist.run.ray_session import RaySession
 from cxrdist.run.sweep import Sweep, TrialEvent
@@ -78,10 +78,11 @@ def trial_bytes(search: Search, n_images: int) -> int:
 class TuneSweeper:
     """Does the trials in the processes of one Tune experiment."""
 
-    def __init__(self, session: RaySession, *, workers: int | None, threads: int | None) -> None:
+    def __init__(self, session: RaySession, *, workers: int | None, threads: int | None, uses_gpus: bool) -> None:
         self._session = session
         self._workers = workers
         self._threads = threads
+        self._uses_gpus = uses_gpus
 
     def run(self, run_dir: Path, sweep: Sweep, rules: TrialRules) -> None:
         """Do all trials that are left.
@@ -100,6 +101,7 @@ class TuneSweeper:
         facts = {
             "run_dir": str(run_dir),
             "threads": int(resources["cpu"]),
+            "device": "auto" if "gpu" in resources else "cpu",
             "rules": {**vars(rules), "tracking": rules.tracking.model_dump()},
         }
         try:
@@ -139,7 +141,7 @@ class TuneSweeper:
         threads = self._threads or max(1, cores // self._workers if self._workers else 1)
         if threads > cores:
             raise UserError(f"execution.threads is {threads}, but the cluster has {cores} CPU cores.")
-        if not cluster.get("GPU"):
+        if not self._uses_gpus or not cluster.get("GPU"):
             return {"cpu": threads}
         memory = ray.get(ray.remote(num_gpus=0.01)(_gpu_memory).remote())
         needed = max(
@@ -153,7 +155,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """Do one trial: what each process of the experiment does."""
     use_determinism(config["threads"])
     rules = TrialRules(**{**config["rules"], "tracking": TrackingConfig(**config["rules"]["tracking"])})
-    data = _open(config["run_dir"], config["search"])
+    data = _open(config["run_dir"], config["search"], config["device"])
     proposal = Proposal(config["number"], tuple(map(tuple, config["settings"])), tuple(config["thresholds"]))
     lane = f"{socket.gethostname()}:{os.getpid()}"
     notes: list[str] = []
@@ -175,8 +177,8 @@ def run_trial(config: dict[str, Any]) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _open(run_dir: str, key: str) -> TrialData:
-    return TrialData(Path(run_dir), key, available_device())
+def _open(run_dir: str, key: str, device: Literal["auto", "cpu"]) -> TrialData:
+    return TrialData(Path(run_dir), key, required_device(device))
 
 
 def _gpu_memory() -> int:

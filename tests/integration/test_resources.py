@@ -7,9 +7,9 @@ from cxrdist.run.ray_executor import Lanes, divide_resources
 from cxrdist.run.ray_session import RaySession
 
 
-def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, threads=None):
+def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, threads=None, **more):
     return divide_resources(
-        resources, workers=workers, fewest=fewest, n_units=n_units, gpus_each=gpus_each, threads=threads
+        resources, workers=workers, fewest=fewest, n_units=n_units, gpus_each=gpus_each, threads=threads, **more
     )
 
 
@@ -25,6 +25,12 @@ def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, thr
         ({"CPU": 32, "GPU": 4}, {"gpus_each": 0.5, "fewest": 3}, Lanes(3, 8, 4, 0.5)),
         ({"CPU": 32, "GPU": 4}, {"workers": 2}, Lanes(1, 2, 16, 1.0)),
         ({"CPU": 4}, {"fewest": 3, "n_units": 2}, Lanes(2, 2, 2, 0.0)),
+        ({"CPU": 32, "GPU": 4}, {"device": "cpu"}, Lanes(1, 8, 4, 0.0)),
+        # A cluster that grows: what there is now, and room for as many as were asked for, or as there are units.
+        ({"CPU": 32, "GPU": 4}, {"grows": True}, Lanes(1, 100, 8, 1.0)),
+        ({"CPU": 32, "GPU": 4}, {"grows": True, "workers": 12, "fewest": 6}, Lanes(4, 12, 8, 1.0)),
+        ({"CPU": 32, "GPU": 4}, {"grows": True, "n_units": 3}, Lanes(1, 3, 10, 1.0)),
+        ({"CPU": 4}, {"grows": True, "device": "gpu", "workers": 8}, Lanes(1, 8, 1, 1.0)),
     ],
 )
 def test_lanes_share_what_there_is(resources, asked, lanes):
@@ -47,6 +53,7 @@ def test_lanes_never_ask_for_more_than_there_is(cpus, gpus):
         ({"CPU": 2}, {"workers": 3}, "execution.workers is 3, but the cluster has 2 CPU cores"),
         ({"CPU": 4}, {"workers": 2, "threads": 3}, "execution.threads is 3 for each of 2 workers"),
         ({"CPU": 2, "GPU": 0}, {"threads": 4}, "execution.threads is 4"),
+        ({"CPU": 2}, {"device": "gpu"}, "execution.device is 'gpu', but there is none"),
     ],
 )
 def test_asking_for_more_is_refused(resources, asked, sentence):

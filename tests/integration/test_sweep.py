@@ -233,7 +233,7 @@ def trials_of(prepared: Prepared, cohort: Cohort, store: Store, fold: int) -> li
     (search,) = plan_searches(study, cohort, prepared.folds.n_folds, plan, images)
     write_search(store, search, images[fold])
     sweep = Sweep(store, [search])
-    InlineSweeper(1).run(store.root, sweep, TrialRules.of(study, None))
+    InlineSweeper(1, torch.device("cpu")).run(store.root, sweep, TrialRules.of(study, None))
     found = [read_record(store, search.key, search.fingerprint, number) for number in range(search.trials)]
     return [record for record in found if record is not None]
 
