@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from cxrdist.cli.aggregate import log_aggregate
 from cxrdist.cli.gather import gather, results_fingerprint, with_images
@@ -20,15 +19,10 @@ from cxrdist.report.results import Results
 from cxrdist.report.sections import Findings
 from cxrdist.report.table import Table as ResultTable
 from cxrdist.report.write import headline_tables, write_report
-from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
-from cxrdist.run.lock import live_driver
-from cxrdist.run.lung_plan import LUNGS, read_lung_plan
-from cxrdist.run.results import all_statuses
+from cxrdist.run.lung_plan import LUNGS
 from cxrdist.run.store import Store, explained
-from cxrdist.run.sweep_results import planned_searches, records_of
-from cxrdist.run.text import duration
 from cxrdist.study import layout
 
 
@@ -66,36 +60,6 @@ def run_to_end(study: Study, folder: Path, display: ConsoleDisplay) -> bool:
             f"Run again to try the failed ones once more, or see `cxrdist report {shown(folder)} --partial`."
         )
     return summary.done_before < n_jobs
-
-
-def status_command(run_dir: Path) -> None:
-    """Print a table of all fold jobs, or of the lung network's."""
-    store = existing_run(run_dir)
-    kind = (store.read_json(layout.PLAN) or {}).get("kind")
-    statuses = all_statuses(store, read_lung_plan(store).jobs if kind == LUNGS else read_plan(store).jobs)
-    table = Table(box=None, header_style="bold")
-    for name in ("fold job", "state", "epoch", "time", "accuracy", "worker"):
-        table.add_column(name, justify="right" if name in ("epoch", "time", "accuracy") else "left", no_wrap=True)
-    for status in statuses:
-        table.add_row(
-            status.job.key,
-            str(status.standing),
-            f"{status.epoch}/{status.epochs}" if status.epochs else "",
-            duration(status.seconds) if status.seconds else "",
-            "" if status.accuracy is None else f"{status.accuracy:.3f}",
-            status.lane,
-        )
-    console = Console()
-    console.print(table)
-    for status in statuses:
-        if status.reason:
-            console.print(f"{status.job.key} {status.standing}: {status.reason}", markup=False, soft_wrap=True)
-    if kind != LUNGS:
-        for search in planned_searches(store):
-            console.print(f"sweep {search.key}: {len(records_of(store, search))} of {search.trials} trials done")
-    driver = live_driver(store)
-    if driver is not None:
-        console.print(f"worked on by process {driver['pid']} on {driver['host']}", markup=False)
 
 
 def report_command(run_dir: Path, *, partial: bool) -> None:

@@ -21,7 +21,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cxrdist.errors import CxrdistError, UserError
-from cxrdist.run.board import Board, Event, Outcome
+from cxrdist.run.board import Event, Outcome
+from cxrdist.run.ray_metrics import MeasuredBoard
 from cxrdist.run.ray_session import RaySession
 from cxrdist.study.queue import State, Unit
 
@@ -194,7 +195,7 @@ class RayExecutor:
         )
         # On the driver's node: the board and the driver live and die together.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
+        board = ray.remote(MeasuredBoard).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
         with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch:
             trainer = self._trainer(board, lanes, run_dir, scratch)
             # In a thread of its own: in the main one, Train would take Ctrl-C for itself and end with status 0.

@@ -8,6 +8,7 @@ from cxrdist.run.context import Context
 from cxrdist.run.jobs import do_feature_job, do_fold_job, tracking_id
 from cxrdist.run.lane import UnitDivergedError
 from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker, WandbTracker
+from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.plan import FoldJob
 from cxrdist.study.queue import State
@@ -36,9 +37,12 @@ def _do_tracked(board: BoardClient, context: Context, lane: str, job: FoldJob) -
     tracker = _tracker(board, context, lane, job)
     done = False
 
+    passed = sum(len(context.folds.rows(job.fold, part)) for part in (Part.TRAINING, Part.VALIDATION))
+
     def on_epoch(epoch: Epoch) -> None:
-        measures = tuple((key, float(value)) for key, value in asdict(epoch).items() if key != "epoch")
-        board.epoch(lane, job.key, epoch.epoch, measures)
+        measures = {key: float(value) for key, value in asdict(epoch).items() if key != "epoch"}
+        measures["images_per_second"] = passed / max(epoch.seconds, 1e-9)
+        board.epoch(lane, job.key, epoch.epoch, tuple(measures.items()))
 
     try:
         do_fold_job(context, job, lane, tracker, on_epoch)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray.cluster_utils import Cluster
 from tests.integration.conftest import STUDY, Workplace, wait_for
 
 NODES, GPUS = 4, 2
+OUR_METRICS = ("ray_cxrdist_fold_jobs", "ray_cxrdist_epoch", "ray_cxrdist_images_per_second")
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def test_a_lost_node_costs_no_result_and_a_new_one_is_used(place: Workplace, clu
     arguments = place.arguments("--address", cluster.address, run_dir="ray", executor="ray")
     with place.start(*arguments) as driver:
         wait_for(driver, lambda: "all" if len(lanes_in_work(place.folder / "ray")) == NODES * GPUS else "")
+        wait_for(driver, lambda: exported_metrics(cluster.address))
         cluster.remove_node(nodes[0], allow_graceful=False)
         cluster.add_node(num_cpus=GPUS, num_gpus=GPUS)
         output, _ = driver.communicate(timeout=400)
@@ -74,3 +77,18 @@ def lanes_in_work(run_dir: Path) -> set[str]:
         for path in run_dir.glob("jobs/*/*/progress.json")
         if (state := json.loads(path.read_text()))["epoch"] >= 1
     }
+
+
+def exported_metrics(address: str) -> str:
+    """Return "there" once every metric of ours is exported by one of the nodes."""
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    exported = ""
+    for node in ray.nodes():
+        try:
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            with urllib.request.urlopen(url, timeout=5) as page:
+                exported += page.read().decode()
+        except OSError:
+            continue
+    return "there" if all(f"{name}{{" in exported for name in OUR_METRICS) else ""

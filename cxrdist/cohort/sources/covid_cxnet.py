@@ -1,0 +1,59 @@
+"""COVID-CXNet: metadata.csv and the folder `chest_xray_images/covid19`."""
+
+from cxrdist.cohort.sources.folder import name_of
+from cxrdist.cohort.sources.listing import (
+    Collector,
+    Listing,
+    Place,
+    SourceImage,
+    age_of,
+    find_file,
+    sex_of,
+    shallowest_first,
+)
+from cxrdist.cohort.sources.sheet import read_sheet
+from cxrdist.config.section import Section
+from cxrdist.errors import UserError
+
+
+class CovidCxnetOptions(Section):
+    """How the collection is read."""
+
+    metadata: str | None = None
+    """Its table, relative to the folder; by default the metadata.csv nearest to the root."""
+
+
+def list_covid_cxnet(place: Place, options: CovidCxnetOptions) -> Listing:
+    """List the images that metadata.csv tells of; all are covid19.
+
+    Raises:
+        UserError: there is no metadata.csv, or it is another table.
+    """
+    path = find_file(place.folder, r"metadata\.csv", options.metadata)
+    if path is None:
+        raise UserError(f"There is no metadata.csv of COVID-CXNet in {str(place.folder.root)!r}.")
+    sheet = read_sheet(place.folder.root, path)
+    sheet.require("filename", "patient_id", "label", "view")
+    where = {name_of(file): file for file in reversed(shallowest_first(place.folder.files))}
+    collector = Collector(place.folder)
+    for row in sheet.rows:
+        name = row["filename"]
+        if row["label"].casefold() != "covid-19":
+            collector.leave(name, "has no label")
+        elif name not in where:
+            collector.leave(name, f"is listed in {name_of(path)}, but is not in the folder")
+        else:
+            collector.add(
+                SourceImage(
+                    image_id=f"{place.name}/{name}",
+                    path=where[name],
+                    label="covid19",
+                    source=place.name,
+                    patient_id=f"cxnet:{row['patient_id']}" if row["patient_id"] else None,
+                    view_position=row["view"] or None,
+                    age=age_of(row.get("age", "")),
+                    sex=sex_of(row.get("sex", "")),
+                    facts=row,
+                )
+            )
+    return collector.listing(f"column patient_id of {name_of(path)}", sheet.columns)

@@ -1,0 +1,150 @@
+"""A folder of DICOM files, as hospitals export them, with labels from a table or from the names of its folders."""
+
+from collections import Counter, defaultdict
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_header
+from cxrdist.cohort.sources.folder import name_of
+from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage
+from cxrdist.cohort.sources.sheet import read_sheet
+from cxrdist.config.section import Section
+from cxrdist.errors import ImageError, UserError
+
+_NO_LABEL = "has no label"
+_AMBIGUOUS = "shares its name with other files, so that its whole path must stand in the table of labels"
+
+
+class DicomLabels(Section):
+    """Where labels come from."""
+
+    by: Literal["folder", "file", "patient_id", "pseudonym"]
+    """The first folder of a file's path, or what the rows of `table` are told by."""
+    table: Annotated[str, Field(min_length=1)] | None = None
+    """.csv, .tsv or .parquet; a relative path starts at the recipe."""
+    key: str | None = None
+    """Its column of files, PatientIDs or pseudonyms; by default as `by`."""
+    label: str = "label"
+    """Its column of labels."""
+
+    @model_validator(mode="after")
+    def _table_where_rows_are_needed(self) -> "DicomLabels":
+        if (self.by == "folder") == (self.table is not None):
+            raise ValueError("labels by 'folder' have no table, all others need one")
+        return self
+
+
+class DicomOptions(Section):
+    """How the folder is read."""
+
+    labels: DicomLabels
+
+
+def list_dicom(place: Place, options: DicomOptions) -> Listing:
+    """List the chest radiographs with a label.
+
+    Raises:
+        UserError: the table of labels cannot be read, or contradicts itself; or as `Place.salt`.
+    """
+    salt = place.salt()
+    labels = _Labels(place, options.labels)
+    collector = Collector(place.folder)
+    seen: set[str] = set()
+    n_telling = 0
+    for path in place.each(place.folder.files):
+        try:
+            # The id itself is needed to look up its label; only a pseudonym of it is kept.
+            header = read_dicom_header(place.folder.root / path, salt, root=place.folder.root, keep_ids=True)
+        except ImageError as error:
+            collector.leave(path, str(error))
+            continue
+        alias = pseudonym(header.patient_id, salt) if header.patient_id else None
+        image = header.image_id or pseudonym(path, salt, "image")
+        label = labels.of(path, header.patient_id, alias)
+        if label is None:
+            collector.leave(path, _NO_LABEL)
+        elif labels.is_ambiguous(path):
+            collector.leave(path, _AMBIGUOUS)
+        elif image in seen:
+            collector.leave(path, "is another file of an image that is there already (SOPInstanceUID)")
+        else:
+            seen.add(image)
+            n_telling += header.patient_id is not None and header.patient_id in path
+            collector.add(_image(place, path, image, label, header, header.patient_id if place.keep_ids else alias))
+    notes = labels.notes()
+    if n_telling and not place.keep_ids:
+        notes.append(
+            f"the paths of {n_telling} files hold their PatientID, and so will the manifest; rename files and folders "
+            "before you share it"
+        )
+    patients = "PatientID as it is" if place.keep_ids else "pseudonyms of PatientID"
+    return collector.listing(f"{patients}; where there is none, the study is the group", ("modality",), notes)
+
+
+def _image(place: Place, path: str, image: str, label: str, header: DicomHeader, patient_id: str | None) -> SourceImage:
+    return SourceImage(
+        image_id=f"{place.name}/{image}",
+        path=path,
+        label=label,
+        source=place.name,
+        patient_id=patient_id,
+        group_id=header.study_id if patient_id is None else None,
+        view_position=header.view_position,
+        age=None if header.age is None else str(header.age),
+        sex=header.sex,
+        facts={"modality": header.modality or ""},
+    )
+
+
+class _Labels:
+    """The labels of a source's files."""
+
+    def __init__(self, place: Place, options: DicomLabels) -> None:
+        self._by = options.by
+        self._names = Counter(name_of(path) for path in place.folder.files)
+        self._label_of: dict[str, str] = {}
+        self._table = ""
+        self._used: set[str] = set()
+        if options.table is not None:
+            self._read(place.recipes / Path(options.table).expanduser(), options)
+
+    def of(self, path: str, patient_id: str | None, alias: str | None) -> str | None:
+        """Return the label of a file, or None."""
+        if self._by == "folder":
+            return path.split("/")[0] if "/" in path else None
+        keys = {"file": (path, name_of(path)), "patient_id": (patient_id,), "pseudonym": (alias,)}[self._by]
+        key = next((key for key in keys if key in self._label_of), None)
+        if key is None:
+            return None
+        self._used.add(key)
+        return self._label_of[key] or None
+
+    def is_ambiguous(self, path: str) -> bool:
+        """Whether the label is told by a name that several files have."""
+        return self._by == "file" and path not in self._label_of and self._names[name_of(path)] > 1
+
+    def notes(self) -> list[str]:
+        """Return what the table has too much, in a sentence."""
+        unused = len(self._label_of) - len(self._used)
+        return [f"{unused} of {len(self._label_of)} keys of {self._table!r} belong to no image"] if unused else []
+
+    def _read(self, path: Path, options: DicomLabels) -> None:
+        sheet = read_sheet(path.parent, path.name)
+        key = options.key or options.by
+        sheet.require(key, options.label)
+        self._table = sheet.name
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for row in sheet.rows:
+            if row[key]:
+                name = str(PurePosixPath(row[key].replace("\\", "/"))) if self._by == "file" else row[key]
+                found[name].add(row[options.label])
+        torn = [name for name, labels in found.items() if len(labels) > 1]
+        if torn:
+            # Which one is not said: it may be a patient's id.
+            raise UserError(
+                f"{len(torn)} of {len(found)} values of {key!r} in {sheet.name!r} have several labels, such as "
+                f"{', '.join(map(repr, sorted(found[torn[0]])[:3]))}; give each one."
+            )
+        self._label_of = {name: labels.pop() for name, labels in found.items()}
