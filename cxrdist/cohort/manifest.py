@@ -5,10 +5,13 @@ A recipe names a table, which of its columns are the cohort's, and which rows to
     table: manifest.csv                                   # relative to the image folder
     columns: {image_id: file, path: file, label: finding} # cohort's column: table's column
     where: {paper2: "1"}                                  # keep rows with these values
+
+A table may also have the columns of OPTIONAL_EXTRA.
 """
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +20,105 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import yaml
+from numpy.typing import NDArray
 
-from cxrdist.cohort.schema import COHORT_SCHEMA, REQUIRED
+from cxrdist.cohort.schema import COHORT_SCHEMA, OPTIONAL_EXTRA, REQUIRED
 from cxrdist.errors import UserError, nearest, one_of
 
 _RECIPE_KEYS = ("table", "columns", "where")
+_COLUMNS = (*COHORT_SCHEMA.names, *OPTIONAL_EXTRA)
+_BATCH_ROWS = 8192
+_BLOCK_BYTES = 16 * 2**20
+"""Of a .csv file that are parsed at once; no row may be longer."""
+_VALUES_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of images on disk, and which of its columns and rows are a cohort's."""
+
+    file: Path
+    """As it was given: the table, or a recipe that maps it."""
+    location: Path
+    """The table."""
+    columns: Mapping[str, str]
+    """The table's column for each of the cohort's, or of OPTIONAL_EXTRA, in the order of the file."""
+    where: Mapping[str, str]
+    """The value that a row has in each of these columns of the table, or it is left out."""
+
+    def batches(self) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        """Yield a few thousand rows at a time, as strings, and each row's number in the table, from 1.
+
+        They have the columns of COHORT_SCHEMA, and those of OPTIONAL_EXTRA that are given, null where empty or not
+        given.
+
+        Raises:
+            UserError: the table cannot be read, lacks a required column or has no row that is kept.
+        """
+        lacking = [name for name in REQUIRED if name not in self.columns]
+        values: dict[str, set[str]] = {column: set() for column in self.where}
+        matched = dict.fromkeys(self.where, False)
+        start, any_row = 1, False
+        for table in _table_batches(self.location):
+            rows = np.arange(start, start + table.num_rows)
+            start += table.num_rows
+            for column, value in self.where.items():
+                keep = pc.fill_null(pc.equal(table.column(column), value), fill_value=False)
+                if not matched[column]:
+                    matched[column] = bool(pc.any(keep).as_py())
+                    seen = pc.unique(table.column(column)).drop_null().to_pylist()
+                    values[column] = set(sorted(values[column].union(seen))[:_VALUES_NAMED])
+                table, rows = table.filter(keep), rows[keep.to_numpy()]
+            if len(rows) and not lacking:
+                yield self._as_cohort(table), rows
+            any_row |= len(rows) > 0
+        for column, value in self.where.items():
+            if not matched[column] and start > 1:
+                named = sorted(values[column])
+                raise UserError(
+                    f"No row of {str(self.location)!r} has {column} = {value!r}, which 'where' of {str(self.file)!r} "
+                    "asks for" + (f"; values there are {', '.join(map(repr, named))}." if named else ".")
+                )
+        if lacking:
+            raise UserError(
+                f"{str(self.file)!r} has no column {lacking[0]!r}; needed are {', '.join(REQUIRED)}, and there are "
+                f"{', '.join(self.columns) or 'none'}."
+            )
+        if not any_row:
+            raise UserError(f"{str(self.file)!r} lists no image.")
+
+    def _as_cohort(self, table: pa.Table) -> pa.Table:
+        names = [name for name in _COLUMNS if name in self.columns or name in COHORT_SCHEMA.names]
+        return pa.table(
+            {
+                name: _empty_as_null(table.column(self.columns[name]))
+                if name in self.columns
+                else pa.nulls(table.num_rows, pa.string())
+                for name in names
+            }
+        )
+
+
+def open_manifest(file: Path, root: Path) -> Manifest:
+    """Return a manifest whose columns are known, but no row of which was read.
+
+    Args:
+        file: .csv, .parquet or .yaml file.
+        root: the image folder, which a recipe's table is relative to.
+
+    Raises:
+        UserError: the file is missing, cannot be parsed, or has an unknown column.
+    """
+    if file.suffix.lower() in (".yaml", ".yml"):
+        return _from_recipe(file, root)
+    names = _column_names(file)
+    unknown = [name for name in names if name not in _COLUMNS]
+    if unknown:
+        raise UserError(
+            f"{str(file)!r} has an unknown column {unknown[0]!r}; a column is {one_of(_COLUMNS, unknown[0])}, and a "
+            ".yaml recipe maps other tables."
+        )
+    return Manifest(file, file, {name: name for name in names}, {})
 
 
 def read_manifest(manifest: Path, root: Path) -> tuple[pa.Table, list[int]]:
@@ -36,43 +133,26 @@ def read_manifest(manifest: Path, root: Path) -> tuple[pa.Table, list[int]]:
     Raises:
         UserError: the file is missing, cannot be parsed, lacks a required column or has an unknown one.
     """
-    if manifest.suffix.lower() in (".yaml", ".yml"):
-        return _from_recipe(manifest, root)
-    table = _read_table(manifest)
-    unknown = [name for name in table.column_names if name not in COHORT_SCHEMA.names]
-    if unknown:
-        raise UserError(
-            f"{str(manifest)!r} has an unknown column {unknown[0]!r}; a column is "
-            f"{one_of(COHORT_SCHEMA.names, unknown[0])}, and a .yaml recipe maps other tables."
-        )
-    rows = list(range(1, table.num_rows + 1))
-    return _as_cohort(table, {name: name for name in table.column_names}, manifest), rows
+    batches = list(open_manifest(manifest, root).batches())
+    table = pa.concat_tables([table.select(COHORT_SCHEMA.names) for table, _ in batches])
+    return table, np.concatenate([rows for _, rows in batches]).tolist()
 
 
-def _from_recipe(recipe: Path, root: Path) -> tuple[pa.Table, list[int]]:
+def _from_recipe(recipe: Path, root: Path) -> Manifest:
     parts = _read_recipe(recipe)
     name_of_table = parts.get("table")
     if not isinstance(name_of_table, str):
         raise UserError(f"The recipe {str(recipe)!r} needs 'table', the name of a .csv or .parquet file.")
     location = root / name_of_table
-    table = _read_table(location)
-    columns = _names(parts, "columns", recipe)
+    there = _column_names(location)
+    columns, where = _names(parts, "columns", recipe), _names(parts, "where", recipe)
     for name, column in columns.items():
-        if name not in COHORT_SCHEMA.names:
-            raise UserError(f"{name!r} in 'columns' of {str(recipe)!r} is not {one_of(COHORT_SCHEMA.names, name)}.")
-        _require_column(table, column, location, recipe)
-    rows = np.arange(1, table.num_rows + 1)
-    for column, value in _names(parts, "where", recipe).items():
-        _require_column(table, column, location, recipe)
-        keep = pc.fill_null(pc.equal(table.column(column), value), fill_value=False)
-        if not pc.any(keep).as_py():
-            values = sorted(v for v in pc.unique(table.column(column)).to_pylist() if v is not None)
-            raise UserError(
-                f"No row of {str(location)!r} has {column} = {value!r}, which 'where' of {str(recipe)!r} asks for"
-                + (f"; values there are {', '.join(map(repr, values[:5]))}." if values else ".")
-            )
-        table, rows = table.filter(keep), rows[keep.to_numpy()]
-    return _as_cohort(table, columns, recipe), rows.tolist()
+        if name not in _COLUMNS:
+            raise UserError(f"{name!r} in 'columns' of {str(recipe)!r} is not {one_of(_COLUMNS, name)}.")
+        _require_column(there, column, location, recipe)
+    for column in where:
+        _require_column(there, column, location, recipe)
+    return Manifest(recipe, location, columns, where)
 
 
 def _read_recipe(recipe: Path) -> Mapping[str, object]:
@@ -101,73 +181,86 @@ def _names(parts: Mapping[str, object], key: str, recipe: Path) -> dict[str, str
     return {name: str(value) for name, value in pairs.items()}
 
 
-def _require_column(table: pa.Table, column: str, location: Path, recipe: Path) -> None:
-    if column not in table.column_names:
-        hint = nearest(column, table.column_names)
+def _require_column(there: list[str], column: str, location: Path, recipe: Path) -> None:
+    if column not in there:
+        hint = nearest(column, there)
         raise UserError(
             f"{str(location)!r} has no column {column!r}, which the recipe {str(recipe)!r} names; "
-            + (f"did you mean {hint!r}?" if hint else f"its columns are {', '.join(table.column_names)}.")
+            + (f"did you mean {hint!r}?" if hint else f"its columns are {', '.join(there)}.")
         )
-
-
-def _as_cohort(table: pa.Table, columns: Mapping[str, str], manifest: Path) -> pa.Table:
-    lacking = [name for name in REQUIRED if name not in columns]
-    if lacking:
-        raise UserError(
-            f"{str(manifest)!r} has no column {lacking[0]!r}; needed are {', '.join(REQUIRED)}, and there are "
-            f"{', '.join(columns) or 'none'}."
-        )
-    if table.num_rows == 0:
-        raise UserError(f"{str(manifest)!r} lists no image.")
-    return pa.table(
-        {
-            name: _empty_as_null(table.column(columns[name]))
-            if name in columns
-            else pa.nulls(table.num_rows, pa.string())
-            for name in COHORT_SCHEMA.names
-        }
-    )
 
 
 def _empty_as_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
 
 
-def _read_table(location: Path) -> pa.Table:
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(location.suffix.lower())
-    if reader is None:
+def _column_names(location: Path) -> list[str]:
+    with _read_errors(location):
+        names = list(_schema(location).names)
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise UserError(f"{str(location)!r} has two columns called {duplicate!r}.")
+    return names
+
+
+def _table_batches(location: Path) -> Iterator[pa.Table]:
+    """Yield at most _BATCH_ROWS rows at a time, all columns as strings."""
+    with _read_errors(location):
+        for table in _csv_batches(location) if _is_csv(location) else _parquet_batches(location):
+            strings = pa.table([column.cast(pa.string()) for column in table.columns], names=table.column_names)
+            for first in range(0, table.num_rows, _BATCH_ROWS):
+                yield strings.slice(first, _BATCH_ROWS)
+
+
+def _is_csv(location: Path) -> bool:
+    ending = location.suffix.lower()
+    if ending not in (".csv", ".parquet"):
         raise UserError(f"{str(location)!r} is not a table that can be read: the name must end in .csv or .parquet.")
-    try:
-        table = reader(location)
-        duplicate = next((n for n in table.column_names if table.column_names.count(n) > 1), None)
-        if duplicate is not None:
-            raise UserError(f"{str(location)!r} has two columns called {duplicate!r}.")
-        columns = [column.cast(pa.string()) for column in table.columns]
-    except FileNotFoundError:
-        raise _missing(location) from None
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(location, error) from None
-    return pa.table(columns, names=table.column_names)
+    return ending == ".csv"
 
 
-def _read_csv(location: Path) -> pa.Table:
-    with location.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
-    return pyarrow.csv.read_csv(
+def _schema(location: Path) -> pa.Schema:
+    if _is_csv(location):
+        with _open_csv(location, pyarrow.csv.ConvertOptions()) as reader:
+            return reader.schema
+    return pyarrow.parquet.read_schema(location)
+
+
+def _open_csv(location: Path, conversion: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSVStreamingReader:
+    return pyarrow.csv.open_csv(
         location,
+        read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            # Everything as text: an id such as 007 or 1e5 is not a number.
-            column_types={name: pa.string() for name in header},
-            strings_can_be_null=True,
-            null_values=[""],
-        ),
+        convert_options=conversion,
     )
 
 
-def _read_parquet(location: Path) -> pa.Table:
-    return pyarrow.parquet.ParquetFile(location).read()
+def _csv_batches(location: Path) -> Iterator[pa.Table]:
+    conversion = pyarrow.csv.ConvertOptions(
+        # Everything as text: an id such as 007 or 1e5 is not a number.
+        column_types={name: pa.string() for name in _schema(location).names},
+        strings_can_be_null=True,
+        null_values=[""],
+    )
+    with _open_csv(location, conversion) as reader:
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+
+
+def _parquet_batches(location: Path) -> Iterator[pa.Table]:
+    with pyarrow.parquet.ParquetFile(location) as file:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _read_errors(location: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _missing(location) from None
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(location, error) from None
 
 
 def _missing(location: Path) -> UserError:

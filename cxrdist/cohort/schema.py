@@ -11,3 +11,6 @@ COHORT_SCHEMA = pa.schema(
     ]
 )
 """`path` and `mask_path` are relative to the image folder; optional values are null where unknown."""
+
+OPTIONAL_EXTRA = ("original_sha256", "pixel_sha256", "age", "sex")
+"""What a manifest may tell beside, of where images come from and of patients (`age` in years); no study uses it."""

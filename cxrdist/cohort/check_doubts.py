@@ -1,0 +1,101 @@
+"""What makes results doubtful: patients, views, and what tells the classes apart without the lungs."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cxrdist.cohort.check_finding import Finding, counted, has_or_have, is_or_are
+from cxrdist.cohort.check_shortcuts import Shortcut
+from cxrdist.cohort.check_table import CheckedTable
+from cxrdist.cohort.check_text import short_name
+from cxrdist.errors import first_few
+
+_LATERAL = {"L", "LL", "RL", "LAT", "LATERAL"}
+
+
+def is_lateral(view: str) -> bool:
+    """Whether a view position says that it is not frontal; lying on one side is."""
+    words = set(view.upper().replace("-", " ").split())
+    return bool(words & _LATERAL) and "DECUBITUS" not in words
+
+
+def mixed_patients(table: CheckedTable) -> list[int]:
+    """Return the patients (index into `table.patient.names`) with images of several classes."""
+    known = table.patient.codes >= 0
+    pairs = np.unique(np.stack([table.patient.codes[known], table.label.codes[known]], axis=1), axis=0)
+    patients, classes = np.unique(pairs[:, 0], return_counts=True)
+    return [int(patient) for patient in patients[classes > 1]]
+
+
+def about_patients(table: CheckedTable) -> Iterator[Finding]:
+    """Yield what is not known of patients, and who has images of several classes."""
+    unknown = int((table.patient.codes < 0).sum())
+    if unknown:
+        yield Finding(
+            "patients",
+            f"{unknown:,} of {counted(len(table), 'image')} {has_or_have(unknown)} no patient id: each counts as a "
+            "patient of its own, unless its group_id or a copy says otherwise.",
+            "Find the patients, or put images that may be of one patient into one group_id.",
+        )
+    mixed = mixed_patients(table)
+    if mixed:
+        names = first_few(short_name(table.patient.names[patient]) for patient in mixed)
+        yield Finding(
+            "patients",
+            f"{counted(len(mixed), 'patient')} {has_or_have(len(mixed))} images of more than one class ({names}).",
+            "It is right where an illness came or went between two images; else correct the labels or the patient ids.",
+        )
+
+
+def about_views(table: CheckedTable) -> Iterator[Finding]:
+    """Yield the images that are lateral."""
+    counts = dict(zip(table.view.names, table.view.counts().tolist(), strict=True))
+    lateral = {name: count for name, count in counts.items() if is_lateral(name)}
+    n = sum(lateral.values())
+    if n:
+        listed = first_few(f"{short_name(name)}: {count:,}" for name, count in lateral.items())
+        yield Finding(
+            "images",
+            f"{counted(n, 'image')} {is_or_are(n)} lateral ({listed}).",
+            "Leave them out, unless a study of lateral views is meant.",
+        )
+
+
+def about_sources(table: CheckedTable) -> Iterator[Finding]:
+    """Yield the classes that come from one source, or share none with another class."""
+    remedy = "Add images of the class from a source of another class, or compare classes within sources only."
+    sources, labels = table.source.codes, table.label.codes
+    for code, name in enumerate(table.label.names):
+        own, others = set(sources[labels == code].tolist()), set(sources[labels != code].tolist()) - {-1}
+        if -1 in own or not others - own:
+            continue
+        n = int((labels == code).sum())
+        listed = first_few(short_name(table.source.names[source]) for source in sorted(own))
+        if len(own) == 1:
+            yield Finding(
+                "shortcuts",
+                f"All {n:,} images of class {short_name(name)} come from one source ({listed}): whatever tells the "
+                "source tells the class.",
+                remedy,
+            )
+        elif not own & others:
+            yield Finding(
+                "shortcuts",
+                f"Class {short_name(name)} shares no source with another class; its {n:,} images come from {listed}.",
+                remedy,
+            )
+
+
+def about_shortcuts(table: CheckedTable, shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
+    """Yield the properties that tell the class."""
+    for shortcut in shortcuts:
+        if shortcut.warned:
+            score = shortcut.score
+            usual = short_name(table.label.names[score.majority_class])
+            yield Finding(
+                "shortcuts",
+                f"From the {shortcut.name} alone, a rule made of other patients tells the class of "
+                f"{score.accuracy:.1%} of the images; to say {usual} of every image is right for {score.majority:.1%}.",
+                "A network can learn it instead of the lungs: choose images in which it is alike for all classes, and "
+                "see with cxrdist audit how much of a study's scores it explains.",
+            )

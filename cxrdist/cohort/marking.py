@@ -1,0 +1,126 @@
+"""What a check needs to know of each image file: its shape, and the marks by which copies are found."""
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from cxrdist.cohort.decode import Limits, Preprocessing, decode_image, image_size, read_image_file
+from cxrdist.cohort.files import LIMITS, is_dicom
+from cxrdist.cohort.perceptual import ImageMarks, mark_image
+from cxrdist.errors import ImageError
+
+FileFormat = Literal["JPEG", "PNG", "WebP", "DICOM"]
+Problem = Literal["missing", "changed", "unreadable"]
+
+
+@dataclass(frozen=True)
+class FileToMark:
+    """An image file of a manifest."""
+
+    index: int
+    """Of its row."""
+    path: str
+    sha256: str | None
+    """What the manifest says, in lower case."""
+
+
+@dataclass(frozen=True)
+class MarkChunk:
+    """Files to mark together; picklable."""
+
+    root: Path
+    files: tuple[FileToMark, ...]
+    limits: Limits = LIMITS
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass(frozen=True, eq=False)
+class MarkedFile:
+    """What was seen of an image file that can be used."""
+
+    sha256: str
+    """64 hexadecimal digits."""
+    width: int
+    height: int
+    bits: int
+    """Of a sample."""
+    format: FileFormat
+    marks: ImageMarks
+
+
+@dataclass(frozen=True)
+class FileFault:
+    """Why an image cannot be used."""
+
+    index: int
+    """Of its row."""
+    problem: Problem
+    reason: str
+    """In words that follow the file's name."""
+
+
+@dataclass(frozen=True)
+class MarkedChunk:
+    """What became of a chunk; picklable."""
+
+    marked: tuple[tuple[int, MarkedFile], ...]
+    """With the index of each row."""
+    faults: tuple[FileFault, ...]
+
+
+def mark_chunk(chunk: MarkChunk) -> MarkedChunk:
+    """Mark the chunk's files; one that cannot be used is a fault with the reason, never an exception."""
+    marked, faults = [], []
+    for file in chunk.files:
+        try:
+            data = read_image_file(chunk.root, file.path, chunk.limits)
+            digest = hashlib.sha256(data).hexdigest()
+            changed = fault_of_hash(file.index, digest, file.sha256)
+            if changed is None:
+                marked.append((file.index, mark_file(data, chunk.limits, digest)))
+            else:
+                faults.append(changed)
+        except ImageError as error:
+            faults.append(FileFault(file.index, "unreadable", str(error)))
+    return MarkedChunk(tuple(marked), tuple(faults))
+
+
+def fault_of_hash(index: int, digest: str, expected: str | None) -> FileFault | None:
+    """Return what is wrong with a file of the SHA-256 `digest` where the manifest says `expected`."""
+    if expected is None or digest == expected:
+        return None
+    return FileFault(index, "changed", f"has the SHA-256 {digest[:12]}..., the manifest says {expected[:12]}...")
+
+
+def mark_file(data: bytes, limits: Limits, digest: str) -> MarkedFile:
+    """Decode the image in `data`, whose SHA-256 is `digest`, at its full size, and mark it.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    width, height = image_size(data, limits)
+    side = max(width, height)
+    # Padded to a square of its own size, no pixel is resampled.
+    square, _ = decode_image(data, Preprocessing(side, "pad"), limits)
+    top, left = (side - height) // 2, (side - width) // 2
+    marks = mark_image(square[top : top + height, left : left + width])
+    form, bits = _form(data, limits)
+    return MarkedFile(digest, width, height, bits, form, marks)
+
+
+def _form(data: bytes, limits: Limits) -> tuple[FileFormat, int]:
+    """Return the format and the bits of a sample of an image that was decoded."""
+    if is_dicom(data):
+        # pydicom takes long to import, and few cohorts need it.
+        from cxrdist.cohort.dicom_header import open_radiograph
+
+        return "DICOM", open_radiograph(BytesIO(data), limits, ("BitsStored",)).elements.required("BitsStored")
+    if data.startswith(b"\x89PNG"):
+        # Of the chunk IHDR, which comes first.
+        return "PNG", data[24]
+    # JPEG of more bits is not decoded, and WebP has none.
+    return ("WebP" if data.startswith(b"RIFF") else "JPEG"), 8
