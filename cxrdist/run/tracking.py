@@ -67,9 +67,10 @@ class WandbTracker:
         self._reported = steps
 
     def log(self, step: int, measures: Measures) -> None:
-        """Report a step at its own number, so that resumption repeats none."""
+        """Report a step at its own number, so that neither resumption nor another attempt repeats one."""
         if step > self._reported:
             self._run.log({f"{self._prefix}/{key}": value for key, value in measures.items()}, step=step)
+            self._reported = step
 
     def finish(self, *, failed: bool, summary: Measures | None = None) -> None:
         """End the run."""

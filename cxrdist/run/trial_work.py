@@ -81,17 +81,11 @@ class _TrialRuns:
         self._note = note
         self._by_fold = rules.tracking.trial_runs == "inner_fold"
         self._fold: int | None = None
-        self._tracker: Tracker = NoTracker()
-        self._score: float | None = None
-        if not self._by_fold:
-            self._tracker = self._start(None)
+        self._tracker: Tracker = NoTracker() if self._by_fold else self._start(None)
 
     def step(self, step: TrialStep) -> None:
         """Log an epoch."""
-        if self._by_fold and step.fold != self._fold:
-            self._end_fold()
-            self._tracker = self._start(step.fold)
-        self._fold, self._score = step.fold, step.score
+        self._enter(step.fold)
         measures = {
             **{key: value for key, value in asdict(step.measures).items() if key != "epoch"},
             "inner_fold": step.fold,
@@ -106,14 +100,21 @@ class _TrialRuns:
         if record is None:
             self._tracker.finish(failed=True)
             return
+        if record.state is TrialState.DIVERGED:
+            # Of the epoch in which it did, nothing was told: it may be the first of its inner fold.
+            self._enter(len(record.fold_scores))
+        elif self._fold is None:
+            self._enter(0)
         summary: dict[str, Any] = {"state": str(record.state), "inner_folds_done": record.work}
         if record.score is not None:
             summary[f"mean_{self._search.metric}"] = record.score
         self._tracker.finish(failed=record.state in (TrialState.FAILED, TrialState.DIVERGED), summary=summary)
 
-    def _end_fold(self) -> None:
-        if self._fold is not None and self._score is not None:
-            self._tracker.finish(failed=False, summary={self._search.metric: self._score})
+    def _enter(self, fold: int) -> None:
+        if self._by_fold and fold != self._fold:
+            self._tracker.finish(failed=False)
+            self._tracker = self._start(fold)
+        self._fold = fold
 
     def _start(self, fold: int | None) -> Tracker:
         tracking = self._rules.tracking

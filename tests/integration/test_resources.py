@@ -1,10 +1,20 @@
 """Lanes get what a cluster has, and what it has not is said in one sentence."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cxrdist.errors import UserError
+from cxrdist.learn.memory import training_bytes
 from cxrdist.run.ray_executor import Lanes, divide_resources
 from cxrdist.run.ray_session import RaySession
+from cxrdist.run.sweep_plan import Search
+from cxrdist.run.sweep_tune import GPU_CONTEXT, GPU_MARGIN, MOST_ON_A_GPU, gpu_share, trial_bytes
+from cxrdist.study.plan import Variant
+from cxrdist.study.recipe import Network, Recipe
+from cxrdist.study.search import Dimension, SearchRules
 
 
 def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, threads=None, **more):
@@ -65,3 +75,47 @@ def test_asking_for_more_is_refused(resources, asked, sentence):
 def test_an_address_where_no_cluster_answers_is_refused_at_once(address):
     with RaySession(address) as session, pytest.raises(UserError, match=f"'{address}'"):
         session.start()
+
+
+@given(st.integers(1, 10**12), st.integers(1, 10**12))
+@example(10**6, 80 * 10**9)
+@example(79 * 10**9, 80 * 10**9)
+def test_trials_share_a_gpu_only_as_far_as_they_fit_with_a_margin(needed, memory):
+    trials = round(1 / gpu_share(needed, memory))
+    each = GPU_MARGIN * needed + GPU_CONTEXT
+    assert gpu_share(needed, memory) == 1 / trials
+    assert 1 <= trials <= MOST_ON_A_GPU
+    assert trials == 1 or trials * each <= memory
+    assert trials == MOST_ON_A_GPU or (trials + 1) * each > memory, "one more would have fitted"
+
+
+def search_of(network, *space):
+    rules = SearchRules(space=space, folds=3, larger_is_better=True, lag=4, seed=0)
+    return Search(
+        Variant("whole", network.model), 0, False, rules, "val_auc", 8, network, Recipe(10, 16, 1e-3), 0, 3, "f"
+    )
+
+
+RATE = Dimension("learning_rate", low=1e-5, high=1e-2, log=True)
+BATCHES = Dimension("batch_size", choices=(8, 64, 16), whole=True)
+TUNED = Network("resnet34", 3, 64)
+
+
+def test_a_trial_takes_as_much_as_the_largest_batch_of_the_space():
+    assert trial_bytes(search_of(TUNED, RATE), 100) == training_bytes(TUNED, 16) + 64**2 * 100
+    assert trial_bytes(search_of(TUNED, RATE, BATCHES), 100) == training_bytes(TUNED, 64) + 64**2 * 100
+    to_32 = Dimension("batch_size", low=2, high=32, whole=True)
+    assert trial_bytes(search_of(TUNED, to_32), 100) == training_bytes(TUNED, 32) + 64**2 * 100
+
+
+@pytest.mark.parametrize(
+    ("network", "values"),
+    [
+        (replace(TUNED, transfer="frozen"), 512),
+        (Network("vgg16", 3, 64, "frozen", vgg_hidden=8), 512 * 2 * 2),
+        (Network("vgg16", 3, 64, "frozen", vgg_hidden=8, vgg_head="average_pool"), 512),
+    ],
+)
+def test_of_a_frozen_trunk_a_trial_holds_the_features_of_its_images(network, values):
+    own = search_of(network, RATE)
+    assert trial_bytes(own, 100) - trial_bytes(own, 0) == 4 * values * 100
