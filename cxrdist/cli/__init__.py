@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from cxrdist import __version__
+from cxrdist.cli.cohort import cohort
 from cxrdist.cli.help import OrderedGroup
+from cxrdist.cli.jobs import jobs, submit
 from cxrdist.cli.lungs import lungs
 from cxrdist.errors import CxrdistError
 
@@ -124,14 +126,16 @@ def plan(study: Path, images: Path | None, settings: tuple[str, ...]) -> None:
 @cli.command(
     epilog="""
     cxrdist status runs/demo
+    cxrdist status runs/demo --watch
     """
 )
 @click.argument("run_dir", metavar="RUN", type=_FOLDER)
-def status(run_dir: Path) -> None:
+@click.option("--watch", is_flag=True, help="Show it as it changes, until nobody works on the run any more.")
+def status(run_dir: Path, watch: bool) -> None:  # noqa: FBT001 - click passes by name
     """Show how every fold job of a run stands."""
-    from cxrdist.cli.commands import status_command
+    from cxrdist.cli.status import status_command
 
-    status_command(run_dir)
+    status_command(run_dir, watch=1.0 if watch else None)
 
 
 @cli.command(
@@ -284,7 +288,10 @@ def schema() -> None:
     schema_command()
 
 
+cli.add_command(cohort)
 cli.add_command(lungs)
+cli.add_command(submit)
+cli.add_command(jobs)
 
 
 def main() -> None:

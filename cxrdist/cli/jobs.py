@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cxrdist.cli.help import OrderedGroup
+from cxrdist.cli.help import OrderedGroup, WithExamples
 
 INTERRUPTED = 130
 
@@ -17,10 +17,11 @@ _TO = click.option(
 
 
 @click.command(
+    cls=WithExamples,
     epilog="""
     cxrdist submit jobs/smoke.yaml --to http://127.0.0.1:8265 --images /shared/phantoms --run-dir /shared/runs/smoke
     cxrdist submit study.yaml --to http://127.0.0.1:8265 --images /shared/images --run-dir /shared/runs/1 --detach
-    """
+    """,
 )
 @click.argument("study", type=click.Path(path_type=Path, dir_okay=False))
 @_TO
