@@ -10,6 +10,9 @@ import pyarrow as pa
 from cxrdist.cohort.schema import COHORT_SCHEMA, REQUIRED
 from cxrdist.errors import UserError, one_of
 
+LONGEST_TEXT = 4096
+"""Characters of a value, as of a path: longer ones are no names, and arrays of fixed width would hold as much for each."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,6 +34,12 @@ def check_rows(table: pa.Table, rows: Sequence[int], manifest: Path, root: Path,
     def where(position: int) -> str:
         return f"data row {rows[position]} of {str(manifest)!r}"
 
+    for name, values in columns.items():
+        for position, value in enumerate(values):
+            if value is not None and len(value) > LONGEST_TEXT:
+                raise UserError(
+                    f"The {name} in {where(position)} has {len(value):,} characters, but may have {LONGEST_TEXT:,}."
+                )
     for name in REQUIRED:
         for position, value in enumerate(columns[name]):
             if value is None:

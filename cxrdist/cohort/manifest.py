@@ -143,6 +143,7 @@ def _from_recipe(recipe: Path, root: Path) -> Manifest:
     name_of_table = parts.get("table")
     if not isinstance(name_of_table, str):
         raise UserError(f"The recipe {str(recipe)!r} needs 'table', the name of a .csv or .parquet file.")
+    _require_text(name_of_table, "table", recipe)
     location = root / name_of_table
     there = _column_names(location)
     columns, where = _names(parts, "columns", recipe), _names(parts, "where", recipe)
@@ -160,7 +161,7 @@ def _read_recipe(recipe: Path) -> Mapping[str, object]:
         parts = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _missing(recipe) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except Exception as error:  # noqa: BLE001 - of odd values YAML's constructors raise whatever Python does
         raise _unreadable(recipe, error) from None
     if not isinstance(parts, dict):
         raise UserError(f"The recipe {str(recipe)!r} must have the keys {', '.join(_RECIPE_KEYS)}.")
@@ -178,7 +179,17 @@ def _names(parts: Mapping[str, object], key: str, recipe: Path) -> dict[str, str
         # YAML reads an unquoted 1 as a number; other unquoted values (yes, 1.0, dates) would lose their spelling.
         if not isinstance(name, str) or not isinstance(value, str | int) or isinstance(value, bool):
             raise UserError(f"{name!r}: {value!r} in {key!r} of the recipe {str(recipe)!r} must be quoted text.")
+        for text in (name, str(value)):
+            _require_text(text, key, recipe)
     return {name: str(value) for name, value in pairs.items()}
+
+
+def _require_text(text: str, key: str, recipe: Path) -> None:
+    """Refuse halves of characters, which YAML can spell."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text!r} in {key!r} of the recipe {str(recipe)!r} is not valid Unicode.") from None
 
 
 def _require_column(there: list[str], column: str, location: Path, recipe: Path) -> None:
@@ -208,6 +219,8 @@ def _table_batches(location: Path) -> Iterator[pa.Table]:
     with _read_errors(location):
         for table in _csv_batches(location) if _is_csv(location) else _parquet_batches(location):
             strings = pa.table([column.cast(pa.string()) for column in table.columns], names=table.column_names)
+            # A Parquet file may call any bytes text.
+            strings.validate(full=True)
             for first in range(0, table.num_rows, _BATCH_ROWS):
                 yield strings.slice(first, _BATCH_ROWS)
 
@@ -259,7 +272,7 @@ def _read_errors(location: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise _missing(location) from None
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise _unreadable(location, error) from None
 
 

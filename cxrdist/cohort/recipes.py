@@ -128,7 +128,7 @@ def read_recipe(path: Path) -> BuildRecipe:
         seed=file.seed,
         sources=sources,
         select=tuple(file.select or ()),
-        like=None if file.like is None else path.parent / Path(file.like).expanduser(),
+        like=None if file.like is None else path.parent / _at_home(file.like, document),
         merge_duplicates=file.duplicates.merge,
         labels=file.labels,
     )
@@ -143,6 +143,13 @@ def _source(name: str, options: Mapping[str, Any], document: Document) -> Recipe
         raise UserError(f"{where}: 'kind' of the source {name!r} {given}; it is {one_of(KINDS, wrong)}.")
     others = {key: value for key, value in options.items() if key != "kind"}
     return RecipeSource(kind, _validated(KINDS[kind].options, others, document, ("sources", name)))
+
+
+def _at_home(name: str, document: Document) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{document.where(('like',))}: 'like' is {name!r}, but {error}.") from None
 
 
 def _validated(model: type[_Model], data: Mapping[str, Any], document: Document, prefix: KeyPath) -> _Model:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cxrdist.cli.cohort_card import card, card_command
 from cxrdist.cohort.card import NOT_STATED, Stated
+from cxrdist.cohort.checks import LONGEST_TEXT
 from cxrdist.errors import CxrdistError, UserError
 from tests.unit.cohort_check_examples import HOSTILE
 
@@ -283,10 +284,12 @@ def test_known_attacks_are_shown_as_text(tmp_path: Path, text: str) -> None:
     assert not re.search(r"[<>\x00-\x09\x0b-\x1f\u202e]|(?m:^\| [=+@-][^-])", card_text)
 
 
-def test_a_cell_of_ten_megabytes_is_cut(tmp_path: Path) -> None:
-    rows = [ROWS[0] | {"view_position": "x" * 10_000_000}, ROWS[1] | {"label": "y" * 100_000}]
+def test_the_longest_cells_are_cut(tmp_path: Path) -> None:
+    rows = [ROWS[0] | {"view_position": "x" * LONGEST_TEXT}, ROWS[1] | {"label": "y" * LONGEST_TEXT}]
     text, metadata = described(tmp_path, rows)
     assert_croissant(metadata)
+    assert "x" * (LONGEST_TEXT // 2) not in text
+    assert "y" * (LONGEST_TEXT // 2) not in text
     assert len(text) < 20_000
     assert len(json.dumps(metadata)) < 20_000
 

@@ -231,6 +231,14 @@ def test_a_symbolic_link_within_the_folder_is_accepted(tmp_path):
     assert len(load(tmp_path, ROWS)) == 3
 
 
+@pytest.mark.parametrize("name", ["source", "patient_id", "label", "path"])
+def test_a_cell_that_is_no_name_is_refused_with_its_length_and_not_its_text(tmp_path, name):
+    sentence = f"The {name} in data row 1 .* has 5,000 characters, but may have 4,096"
+    with pytest.raises(UserError, match=sentence) as found:
+        load(tmp_path, changed(0, **{name: "x" * 5000}))
+    assert len(str(found.value)) < 400
+
+
 def test_a_missing_image_file_is_no_error(tmp_path):
     assert len(load(tmp_path, ROWS)) == 3
 
