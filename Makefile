@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 
-.PHONY: help setup demo test lint unit integration lock clean
+.PHONY: help setup demo test lint unit integration long lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,7 +35,10 @@ unit: setup  ## the quick tests alone: no Ray, under 30 s on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 integration: setup  ## the others: a real local Ray, real images, a real browser; one at a time
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest -m "not long" tests/integration
+
+long: setup  ## those that take minutes each: a simulated cluster of many workers, SLURM, heat maps against lesions
+	$(BIN)/python -m pytest -m long tests/integration
 
 lock: setup  ## pin again, to the newest versions allowed
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

@@ -13,6 +13,8 @@ from ray.cluster_utils import Cluster
 
 from tests.integration.conftest import STUDY, Workplace, wait_for
 
+pytestmark = pytest.mark.long
+
 NODES, GPUS = 4, 2
 OUR_METRICS = ("ray_cxrdist_fold_jobs", "ray_cxrdist_epoch", "ray_cxrdist_images_per_second")
 
