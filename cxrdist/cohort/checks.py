@@ -11,7 +11,7 @@ from cxrdist.cohort.schema import COHORT_SCHEMA, REQUIRED
 from cxrdist.errors import UserError, one_of
 
 LONGEST_TEXT = 4096
-"""Characters of a value, as of a path: longer ones are no names, and arrays of fixed width hold as much for each row."""
+"""Characters of a value: longer ones are no names, and arrays of fixed width would hold as much for each row."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
