@@ -250,7 +250,7 @@ def flip_a_pixel(folder):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda folder: spoil_index(folder, version=0), "are of version 0, not 1"),
+        (lambda folder: spoil_index(folder, version=0), "are of version 0, not 2"),
         (lambda folder: spoil_index(folder, n=9), "hold 10 images, not 9"),
         (lambda folder: spoil_index(folder, parts=None), "cannot be read"),
         (lambda folder: spoil_index(folder, pixels_hash="0"), "does not belong to them"),
