@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, lanes, statistics
+from benchmarks import gpu, lanes, statistics, sweep
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.learn.sources import ImageSource
 from cxrdist.stats.replicates import replicate_scores
+from cxrdist.study.search import TrialRecord, TrialState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,3 +116,40 @@ def test_statistics_that_differ_from_the_plain_ones_are_refused():
 
 def test_plain_time_is_scaled_to_the_work_that_ours_did():
     assert statistics.Comparison(ours=[1.0, 2.0, 4.0], plain=[3.0, 2.0, 8.0]).ratio(plain_per_ours=10) == 20
+
+
+@pytest.mark.usefixtures("torch_settings")
+def test_a_sweep_and_a_plain_search_come_to_the_same_scores_and_are_timed(tmp_path):
+    scale = sweep.QUICK
+    images = tmp_path / "phantoms"
+    manifest = draw_phantoms(
+        images, patients_per_class=scale.images_per_class, images_per_patient=(1, 1), size=64, seed=0
+    )
+    sweep.write_subset(manifest, images, tmp_path / "subset.csv", scale.images_per_class)
+    study = sweep.study_of(tmp_path / "subset.csv", images, tmp_path / "cache", "inline", scale)
+    prepared = sweep.prepare_here(study, tmp_path / "run")
+    timing = sweep.measure(study, tmp_path / "run")
+    plain = sweep.plain_search(prepared, sweep.to_do_plainly(timing.records, scale.plain_trials))
+    assert sweep.largest_difference(timing.records, plain) < 1e-3
+    assert len(timing.records) == len(plain) == scale.trials
+    # Of 30 images a fifth is the outer fold's test part.
+    assert sweep.passes_per_trial(prepared) == 24 * 3 * scale.epochs
+    assert 0 < timing.features < timing.first_trial < timing.first_trial + timing.all_trials < timing.seconds
+    assert timing.ending > 0
+    assert timing.overhead > 0
+    assert "inline, 1 process: 3 trials in" in sweep.report("inline", timing, plain, 1)
+    assert "plain: 3 of 3 trials in" in sweep.report_plain(plain, 3, 1, 0.0)
+    others = [dataclasses.replace(one, score=one.score + 0.1) for one in plain]
+    with pytest.raises(AssertionError, match=r"differ by up to 0\.1"):
+        sweep.largest_difference(timing.records, others)
+
+
+def test_a_trials_overhead_is_what_processes_did_besides_epochs_and_few_plain_trials_stand_for_all():
+    records = tuple(TrialRecord(n, (), TrialState.COMPLETE, (0.5,), seconds=1.5) for n in range(4))
+    timing = sweep.SweepTiming(
+        seconds=20, features=5, first_trial=10, all_trials=4, ending=6, processes=2, records=records
+    )
+    assert timing.overhead == (4 * 2 - 4 * 1.5) / 4
+    plain = [sweep.PlainTrial(n, 0.5, seconds) for n, seconds in enumerate((20, 40))]
+    assert "4 trials in 20.0 s, 200 images/s, ratio 6.0" in sweep.report("inline", timing, plain, passes=1000)
+    assert "2 of 4 trials in 60.0 s, so 4 in 120 s; 33.3 images/s" in sweep.report_plain(plain, 4, 1000, 0.0)
