@@ -1,0 +1,229 @@
+"""The batch script on a SLURM of this test's own: two nodes of one GPU each, all on this machine, with fake GPUs.
+
+What this cannot show: real GPUs, cgroups, a network between nodes, and the minutes before a real time limit; the signal
+that the time limit sends is sent here by hand.
+"""
+
+import getpass
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Workplace, wait_until
+
+SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm" / "study.sbatch"
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue")
+SECONDS = 240.0
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in PROGRAMS),
+        reason="SLURM is not installed (.ci/install-slurm.sh installs it on Debian)",
+    ),
+]
+
+# The character devices stand for GPUs; config_overrides lets the nodes claim more than this machine has.
+SLURM_CONF = """\
+ClusterName=test
+SlurmctldHost=localhost(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
+CredType=cred/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+ReturnToService=2
+KillWait=15
+SchedulerParameters=sched_interval=2
+SlurmctldPort={ports[0]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+GresTypes=gpu
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 Gres=gpu:1 RealMemory=40000
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 Gres=gpu:1 RealMemory=40000
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+GRES_CONF = """\
+NodeName=n1 Name=gpu File=/dev/null
+NodeName=n2 Name=gpu File=/dev/zero
+"""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A running SLURM, and what submits to it."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a user who has activated cxrdist's."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "HOME": str(self.folder / "home"),
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "CXRDIST_HEAD_ADDRESS": "127.0.0.1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @property
+    def token_files(self) -> list[Path]:
+        """Files with tokens of clusters that run."""
+        return [*self.folder.glob("home/.ray/*")]
+
+    def ask(self, *command: str) -> str:
+        """Run a command of SLURM that must succeed; return what it printed."""
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def submit(self, *arguments: str) -> str:
+        """Submit a study; return the number of its job."""
+        sizes = ("--cpus-per-task=2", "--mem=1G", f"--output={self.folder}/%j.log")
+        return self.ask("sbatch", "--parsable", *sizes, str(SCRIPT), *arguments).strip()
+
+    def job(self, number: str) -> dict[str, str]:
+        """Return what SLURM says of a job."""
+        return dict(re.findall(r"(\w+)=(\S*)", self.ask("scontrol", "show", "job", number)))
+
+    def log(self, number: str) -> str:
+        """Return what a job has printed."""
+        return (self.folder / f"{number}.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("home", "state", "spool-n1", "spool-n2"):
+        (folder / name).mkdir()
+    conf = SLURM_CONF.format(user=getpass.getuser(), folder=folder, ports=free_ports(3))
+    (folder / "slurm.conf").write_text(conf)
+    (folder / "gres.conf").write_text(GRES_CONF)
+    (folder / "munge.key").touch(mode=0o600)
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    slurm = Slurm(folder)
+    files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    munge = [f"--{option}={folder}/munge.{ending}" for option, ending in files.items()]
+    commands = {
+        "munged": ["munged", "--foreground", "--force", *munge],
+        "slurmctld": ["slurmctld", "-D", "-c"],
+        "slurmd-n1": ["slurmd", "-D", "-N", "n1"],
+        "slurmd-n2": ["slurmd", "-D", "-N", "n2"],
+    }
+    daemons = []
+    try:
+        for name, command in commands.items():
+            with (folder / f"{name}.out").open("w") as log:
+                daemons.append(subprocess.Popen(command, env=slurm.environment, stdout=log, stderr=log))
+            if name == "munged":
+                wait_until((folder / "munge.sock").exists, 30)
+        wait_until(lambda: "2 idle" in sinfo(slurm), 60)
+        yield slurm
+        subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=slurm.environment, check=True)
+        wait_until(lambda: not slurm.ask("squeue", "--noheader"), 60)
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+        for daemon in daemons:
+            daemon.wait(timeout=60)
+
+
+def sinfo(slurm: Slurm) -> str:
+    """Return how many nodes are in which state, empty where the controller does not answer yet."""
+    done = subprocess.run(
+        ["sinfo", "--noheader", "--format=%D %t"], env=slurm.environment, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def done_jobs(run_dir: Path) -> dict[str, int]:
+    """Return when each fold job that is done was done."""
+    marks = run_dir.glob("jobs/*/*/done.json")
+    return {str(path.parent.relative_to(run_dir)): path.stat().st_mtime_ns for path in marks}
+
+
+def scratch_folders() -> set[Path]:
+    return set(Path("/tmp").glob("cxr.??????"))
+
+
+def test_the_scripts_own_requests_are_accepted_and_impossible_ones_are_not(slurm: Slurm) -> None:
+    assert "to start at" in slurm.ask("sbatch", "--test-only", str(SCRIPT), "run", "study.yaml")
+    with pytest.raises(AssertionError, match="Requested node configuration is not available"):
+        slurm.ask("sbatch", "--test-only", "--gpus-per-node=2", str(SCRIPT), "run", "study.yaml")
+
+
+def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
+    slurm: Slurm, workplace: Workplace, undisturbed: dict[str, bytes]
+) -> None:
+    before = scratch_folders()
+    run_dir = workplace.folder / "run"
+    number = slurm.submit(*workplace.arguments(executor="ray"))
+    wait_until(lambda: bool(done_jobs(run_dir)), SECONDS)
+    (token_file,) = slurm.token_files
+    assert token_file.stat().st_mode & 0o777 == 0o600
+    assert token_file.read_text() not in slurm.log(number)
+
+    slurm.ask("scancel", "--batch", "--signal=USR1", number)
+    wait_until(lambda: slurm.job(number)["Restarts"] == "1", SECONDS)
+    first = done_jobs(run_dir)
+    assert len(first) < 4, "interrupted too late to show anything"
+    assert "Interrupted; what was done is kept" in slurm.log(number)
+    assert not (run_dir / "driver.json").exists()
+
+    wait_until(lambda: slurm.job(number)["JobState"] == "COMPLETED", SECONDS)
+    log = slurm.log(number)
+    assert f"{len(first)} of 4 fold jobs were done before" in log
+    assert len(log.split("is ready")) - 1 >= 4, "two nodes, twice"
+    assert {job: done_jobs(run_dir)[job] for job in first} == first
+    for job in done_jobs(run_dir):
+        epochs = [json.loads(line)["epoch"] for line in (run_dir / job / "history.jsonl").read_text().splitlines()]
+        assert epochs == list(range(1, 401))
+    assert workplace.results("run") == undisturbed
+    assert slurm.token_files == []
+    assert scratch_folders() <= before
+
+
+def test_a_cancelled_study_stays_cancelled(slurm: Slurm, workplace: Workplace) -> None:
+    number = slurm.submit(*workplace.arguments(executor="ray"))
+    wait_until(lambda: bool(slurm.token_files), SECONDS)
+    slurm.ask("scancel", number)
+    wait_until(lambda: slurm.job(number)["JobState"] == "CANCELLED" and slurm.token_files == [], SECONDS)
+    assert slurm.job(number)["Restarts"] == "0"
+
+
+def test_a_mistake_ends_the_job_with_one_sentence_and_is_not_repeated(slurm: Slurm) -> None:
+    number = slurm.submit()
+    wait_until(lambda: slurm.job(number)["JobState"] == "FAILED", SECONDS)
+    job = slurm.job(number)
+    assert (job["ExitCode"], job["Restarts"]) == ("2:0", "0")
+    assert "What is to be done?" in slurm.log(number)
