@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,8 @@ pytestmark = [
     ),
 ]
 
-# The character devices stand for GPUs; config_overrides lets the nodes claim more than this machine has.
+# The character devices stand for GPUs; config_overrides lets the nodes claim more than this machine has. Ray's ports
+# follow from the jobs' numbers, which may not be those of another run of this test.
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
@@ -52,6 +53,7 @@ AccountingStorageType=accounting_storage/none
 ReturnToService=2
 KillWait=15
 SchedulerParameters=sched_interval=2
+FirstJobId={first_job}
 SlurmctldPort={ports[0]}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -108,6 +110,16 @@ class Slurm:
         """Return what SLURM says of a job."""
         return dict(re.findall(r"(\w+)=(\S*)", self.ask("scontrol", "show", "job", number)))
 
+    def wait(self, number: str, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; not if the job ends badly before."""
+
+        def look() -> bool:
+            met = condition()
+            assert met or self.job(number)["JobState"] not in {"FAILED", "TIMEOUT", "NODE_FAIL"}, self.log(number)
+            return met
+
+        wait_until(look, SECONDS)
+
     def log(self, number: str) -> str:
         """Return what a job has printed."""
         return (self.folder / f"{number}.log").read_text()
@@ -118,7 +130,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("home", "state", "spool-n1", "spool-n2"):
         (folder / name).mkdir()
-    conf = SLURM_CONF.format(user=getpass.getuser(), folder=folder, ports=free_ports(3))
+    conf = SLURM_CONF.format(user=getpass.getuser(), folder=folder, ports=free_ports(3), first_job=os.getpid())
     (folder / "slurm.conf").write_text(conf)
     (folder / "gres.conf").write_text(GRES_CONF)
     (folder / "munge.key").touch(mode=0o600)
@@ -188,19 +200,19 @@ def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
     before = scratch_folders()
     run_dir = workplace.folder / "run"
     number = slurm.submit(*workplace.arguments(executor="ray"))
-    wait_until(lambda: bool(done_jobs(run_dir)), SECONDS)
+    slurm.wait(number, lambda: bool(done_jobs(run_dir)))
     (token_file,) = slurm.token_files
     assert token_file.stat().st_mode & 0o777 == 0o600
     assert token_file.read_text() not in slurm.log(number)
 
     slurm.ask("scancel", "--batch", "--signal=USR1", number)
-    wait_until(lambda: slurm.job(number)["Restarts"] == "1", SECONDS)
+    slurm.wait(number, lambda: slurm.job(number)["Restarts"] == "1")
     first = done_jobs(run_dir)
     assert len(first) < 4, "interrupted too late to show anything"
     assert "Interrupted; what was done is kept" in slurm.log(number)
     assert not (run_dir / "driver.json").exists()
 
-    wait_until(lambda: slurm.job(number)["JobState"] == "COMPLETED", SECONDS)
+    slurm.wait(number, lambda: slurm.job(number)["JobState"] == "COMPLETED")
     log = slurm.log(number)
     assert f"{len(first)} of 4 fold jobs were done before" in log
     assert len(log.split("is ready")) - 1 >= 4, "two nodes, twice"
@@ -215,7 +227,7 @@ def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
 
 def test_a_cancelled_study_stays_cancelled(slurm: Slurm, workplace: Workplace) -> None:
     number = slurm.submit(*workplace.arguments(executor="ray"))
-    wait_until(lambda: bool(slurm.token_files), SECONDS)
+    slurm.wait(number, lambda: bool(slurm.token_files))
     slurm.ask("scancel", number)
     wait_until(lambda: slurm.job(number)["JobState"] == "CANCELLED" and slurm.token_files == [], SECONDS)
     assert slurm.job(number)["Restarts"] == "0"
