@@ -48,6 +48,7 @@ class Sweep:
         self.records: dict[str, dict[int, TrialRecord]] = {}
         self._taken: set[tuple[str, int]] = set()
         self._losses: dict[tuple[str, int], int] = {}
+        self._furthest: dict[tuple[str, int], float] = {}
         self.listener = listener
         self.out_of_time = False
         """Set where no more trials are to begin."""
@@ -85,9 +86,11 @@ class Sweep:
         self._taken.discard((key, number))
         self.tell(TrialEvent("left", key, number, text=text))
 
-    def progressed(self, key: str, number: int) -> None:
-        """Take note that a trial got further, so that a lost worker is not held against it."""
-        self._losses.pop((key, number), None)
+    def progressed(self, key: str, number: int, work: float) -> None:
+        """Take note of how far a trial is: where that is further than ever, workers lost before do not count."""
+        if work > self._furthest.get((key, number), 0.0):
+            self._furthest[key, number] = work
+            self._losses.pop((key, number), None)
 
     def lose(self, key: str, proposal: Proposal) -> None:
         """Take note that a trial's worker was lost: it is to be taken again, unless it is what kills workers."""

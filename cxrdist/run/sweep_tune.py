@@ -254,7 +254,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         for text in result["notes"]:
             self._sweep.tell(TrialEvent("note", key, number, lane, text=text))
         if "mean" in result:
-            self._sweep.progressed(key, number)
+            self._sweep.progressed(key, number, result["work"])
             self._sweep.tell(TrialEvent("step", key, number, lane, result["work"], result["mean"]))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -213,10 +213,18 @@ def test_a_trial_that_loses_its_worker_every_time_fails_with_a_reason_and_the_ot
 
 def test_progress_between_two_losses_is_in_the_trials_favour(tmp_path):
     sweep = Sweep(Store(tmp_path), [search()])
-    for _ in range(3):
+    for work in (0.1, 0.2, 0.3):
         assert [lose(sweep) for _ in range(LOSSES - 1)] == [0] * (LOSSES - 1)
-        sweep.progressed(search().key, 0)
+        sweep.progressed(search().key, 0, work)
     assert not sweep.records[search().key]
+
+
+def test_a_trial_that_gets_no_further_than_before_is_given_up(tmp_path):
+    sweep = Sweep(Store(tmp_path), [search()])
+    for _ in range(LOSSES):
+        sweep.progressed(search().key, 0, 0.1)
+        lose(sweep)
+    assert sweep.records[search().key][0].state is TrialState.FAILED
 
 
 def test_losses_are_held_against_the_trial_that_had_them_alone(tmp_path):
