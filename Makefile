@@ -37,7 +37,7 @@ unit: setup  ## the quick tests alone: no Ray, under 30 s on two cores
 integration: setup  ## the others: a real local Ray, real images, a real browser; one at a time
 	$(BIN)/python -m pytest -m "not long" tests/integration
 
-long: setup  ## those that take minutes each: a simulated cluster of many workers, SLURM, heat maps against lesions
+long: setup  ## those that take minutes each: a simulated cluster of many workers, SLURM
 	$(BIN)/python -m pytest -m long tests/integration
 
 lock: setup  ## pin again, to the newest versions allowed

@@ -2,12 +2,18 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import DEADLINE, Workplace, wait_for, wait_until
+
+UNHELD_FILE = re.compile(
+    r"Exception ignored in: <_io\.[^\n]*\.tmp'[^\n]*>\n"
+    r"Traceback \(most recent call last\):\n(?:  [^\n]*\n)*ResourceWarning: unclosed file <[^\n]*\.tmp'>\n"
+)
 
 
 def test_ray_gives_the_same_bytes_as_inline(workplace: Workplace) -> None:
@@ -70,8 +76,9 @@ def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
 
     assert process.returncode == 130, output
     assert output.rstrip().endswith("Interrupted; what was done is kept, and the same command continues.")
-    # The signal may come between the opening of a file and its being held; Python then tells of the file alone.
-    assert "Traceback" not in output or "ResourceWarning: unclosed file" in output
+    # The signal may come between the opening of a file and its being held: Python itself then tells of that file, where
+    # such warnings are asked for as they are here. Nothing else may tell of a place in the code.
+    assert "Traceback" not in UNHELD_FILE.sub("", output)
 
     status, output = workplace.run(*arguments)
     assert status == 0, output

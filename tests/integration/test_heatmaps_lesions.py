@@ -33,9 +33,6 @@ execution: {{threads: 1, executor: inline}}
 """
 
 
-pytestmark = pytest.mark.long
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """By view: the maps of the ill test images for their class, lesions and lungs, and the shares inside the lungs.
