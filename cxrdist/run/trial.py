@@ -121,6 +121,8 @@ def do_trial(
     try:
         while len(progress.fold_scores) < data.search.rules.folds:
             _do_fold(data, proposal, progress, on_step, checkpoint_seconds, deadline)
+            if _is_past(deadline) and len(progress.fold_scores) < data.search.rules.folds:
+                raise OutOfTimeError
         state, reason = TrialState.COMPLETE, ""
     except _StoppedError as stopped:
         state, reason = TrialState.STOPPED, str(stopped)
@@ -223,8 +225,11 @@ def _do_fold(
                 raise _StoppedError(
                     f"{search.metric} {mean:.4f} after {work:.2g} inner folds, {proposal.thresholds[rung]:.4f} needed"
                 )
-        out_of_time = deadline is not None and time.time() > deadline
-        if (out_of_time or time.monotonic() - written >= checkpoint_seconds) and epoch.epoch < recipe.epochs:
+        if epoch.epoch == recipe.epochs:
+            # What is done is about to be recorded.
+            return
+        out_of_time = _is_past(deadline)
+        if out_of_time or time.monotonic() - written >= checkpoint_seconds:
             state = snapshot()
             store.write_file(files.checkpoint(number), lambda path: save_progress(path, state, mark))
             _write_progress(data, proposal, progress)
@@ -252,6 +257,10 @@ def _do_fold(
     progress.end_fold(progress.epoch_scores[selected])
     if fold + 1 < rules.folds:
         _write_progress(data, proposal, progress)
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.time() > deadline
 
 
 def _mark(search: Search, proposal: Proposal) -> str:

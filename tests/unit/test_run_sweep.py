@@ -512,6 +512,27 @@ def test_a_trial_out_of_time_is_left_without_a_record_and_continues_later(search
     assert not data.store.exists(data.files.checkpoint(0))
 
 
+def test_time_that_ends_in_a_folds_last_epoch_does_not_cost_the_fold(searches, undisturbed):
+    data = fresh(searches["last"])
+    proposal = proposal_stopping_at(None)
+    told: list[int] = []
+    record = None
+    while record is None:
+        assert len(told) < 2 * STEPS, "an epoch was done twice"
+        try:
+            record = do_trial(
+                data,
+                proposal,
+                lambda step: told.append(step.fold * RECIPE.epochs + step.epoch - 1),
+                checkpoint_seconds=NEVER,
+                deadline=0.0,
+            )
+        except OutOfTimeError:
+            continue
+    assert told == list(range(STEPS))
+    assert timeless(record) == undisturbed["last", None]
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 def test_an_error_is_tried_again_and_then_recorded_with_its_place(searches, undisturbed, failures):
     data = fresh(searches["last"])
