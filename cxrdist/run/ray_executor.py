@@ -248,9 +248,19 @@ class RayExecutor:
 
 @contextmanager
 def ended_with(session: RaySession) -> Iterator[None]:
-    """End the session on Ctrl-C, so that the thread that waits for Train does not wait for ever."""
+    """End the session on Ctrl-C or with its cluster, so that the thread that waits for Ray does not wait for ever.
+
+    Raises:
+        CxrdistError: the cluster was lost.
+    """
     try:
         yield
     except KeyboardInterrupt:
         session.end()
         raise
+    except ray.exceptions.RayError as error:
+        session.end()
+        raise CxrdistError(
+            f"The Ray cluster was lost ({type(error).__name__}); what was done is kept, and the same command continues "
+            "on a cluster that answers."
+        ) from error

@@ -103,6 +103,19 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
+def ray_processes(name: str) -> list[int]:
+    """Return the Ray workers of this machine that do what is called `name`: Ray gives its processes such titles."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(f"ray::{name}".encode()):
+            found.append(int(process.name))
+    return found
+
+
 def rows_of(cohort: Path) -> list[dict[str, str]]:
     """Read a cohort's manifest."""
     with (cohort / "manifest.csv").open(newline="") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import DEADLINE, Workplace, wait_for, wait_until
+from tests.integration.conftest import DEADLINE, Workplace, ray_processes, wait_for, wait_until
 
 UNHELD_FILE = re.compile(
     r"Exception ignored in: <_io\.[^\n]*\.tmp'[^\n]*>\n"
@@ -80,6 +80,24 @@ def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
     # such warnings are asked for as they are here. Nothing else may tell of a place in the code.
     assert "Traceback" not in UNHELD_FILE.sub("", output)
 
+    status, output = workplace.run(*arguments)
+    assert status == 0, output
+    assert workplace.results("run") == undisturbed
+
+
+def test_a_lost_board_ends_in_a_sentence_and_the_same_command_continues(
+    workplace: Workplace, undisturbed: dict[str, bytes]
+) -> None:
+    arguments = workplace.arguments("--workers", "2", executor="ray")
+    process = workplace.start(*arguments)
+    wait_for(process, lambda: lane_in_mid_job(workplace.folder / "run"))
+    (board,) = ray_processes("MeasuredBoard")
+    os.kill(board, signal.SIGKILL)
+    output, _ = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 1, output
+    assert "Error: The Ray cluster was lost (ActorDiedError); what was done is kept" in output
+    assert "Traceback" not in UNHELD_FILE.sub("", output)
     status, output = workplace.run(*arguments)
     assert status == 0, output
     assert workplace.results("run") == undisturbed

@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.integration.conftest import STUDY, Workplace, wait_for
+from tests.integration.conftest import STUDY, Workplace, ray_processes, wait_for
 
 SWEEP = """\
 sweep:
@@ -55,16 +55,7 @@ def trials_done(place: Workplace, run_dir: str) -> int:
 
 
 def trial_processes() -> list[int]:
-    """Processes that do trials: Ray gives them the name of what they do."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if title.startswith(b"ray::") and b"ImplicitFunc" in title:
-            found.append(int(process.name))
-    return found
+    return ray_processes("ImplicitFunc")
 
 
 @pytest.fixture(scope="module")
