@@ -150,7 +150,7 @@ def measure(executor: ExecutorName, manifest: Path, folder: Path, started: float
     recorder = Recorder()
     store = Store(folder / "run")
     study = trivial_study(manifest, folder / "cache", executor, folds=folds)
-    summary = run_study(study, store.root, recorder)
+    summary = run_study(study, store, recorder)
     if summary.unfinished:
         raise CxrdistError(f"{len(summary.unfinished)} fold jobs were not done: {summary.unfinished}")
     ended = time.time()
@@ -169,7 +169,7 @@ def measure(executor: ExecutorName, manifest: Path, folder: Path, started: float
 def finished_job(store: Store, key: str) -> FinishedJob:
     name = JobFiles(key).done
     done = store.read_json(name) or {}
-    return FinishedJob(done["lane"], store.path(name).stat().st_mtime, done["seconds"], done["overhead_seconds"])
+    return FinishedJob(done["lane"], store.local(name).stat().st_mtime, done["seconds"], done["overhead_seconds"])
 
 
 def measure_in_new_process(executor: ExecutorName, manifest: Path, folder: Path) -> Timing:

@@ -170,12 +170,12 @@ def measure(study: Study, run_dir: Path) -> SweepTiming:
     """Do the sweep of a study whose images are decoded."""
     recorder = SweepRecorder()
     started = time.time()
-    (choice,) = run_sweep(study, run_dir, recorder)
-    ended = time.time()
     store = Store(run_dir)
+    (choice,) = run_sweep(study, store, recorder)
+    ended = time.time()
     files = SearchFiles(choice.search.key)
     records = tuple(records_of(store, choice.search))
-    written = [store.path(files.trial(record.number)).stat().st_mtime for record in records]
+    written = [store.local(files.trial(record.number)).stat().st_mtime for record in records]
     # Events on Ray are read late, but no trial is recorded before its epochs were done.
     began = min(
         *(moment for moment, event in recorder.trials if event.kind == "started"),

@@ -11,7 +11,9 @@ from cxrdist import __version__
 from cxrdist.cli.cohort import cohort
 from cxrdist.cli.help import OrderedGroup
 from cxrdist.cli.jobs import jobs, submit
+from cxrdist.cli.location import RunLocation
 from cxrdist.cli.lungs import lungs
+from cxrdist.cli.options import absolute, overrides, run_options, study_options
 from cxrdist.errors import CxrdistError
 
 INTERRUPTED = 130
@@ -34,38 +36,6 @@ def cli() -> None:
     """
 
 
-def _study_options(function: Any) -> Any:
-    for option in (
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a key of the study file, such as training.epochs=2. Repeatable.",
-        ),
-        click.option("--images", type=_FOLDER, help="Folder that the manifest's paths start from."),
-        click.argument("study", type=_FILE),
-    ):
-        function = option(function)
-    return function
-
-
-def _run_options(function: Any) -> Any:
-    for option in (
-        click.option("--run-dir", type=_FOLDER, help="Where everything is kept; by default runs/NAME."),
-        click.option("--wandb", type=click.Choice(["off", "auto", "offline", "online"]), help="Weights & Biases; off."),
-        click.option("--address", metavar="ADDRESS", help="Ray cluster to join; by default a local one is started."),
-        click.option(
-            "--workers", type=click.IntRange(min=1), help="Fold jobs or trials at a time; by default by GPUs or cores."
-        ),
-        click.option(
-            "--executor", type=click.Choice(["ray", "inline"]), help="ray (default): in parallel; inline: here."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 @cli.command(
     epilog="""
     cxrdist run jobs/resnet34_three_class.yaml --images DIR
@@ -73,9 +43,9 @@ def _run_options(function: Any) -> Any:
     cxrdist run study.yaml --executor inline --run-dir /data/runs/first
     """
 )
-@_study_options
-@_run_options
-def run(study: Path, settings: tuple[str, ...], run_dir: Path | None, **options: Any) -> None:
+@study_options
+@run_options
+def run(study: Path, settings: tuple[str, ...], run_dir: str | None, **options: Any) -> None:
     """Run a study; run it again to resume.
 
     Does whatever of the study is not done yet, its sweep first where it has one, then makes its tables, figures and
@@ -83,7 +53,7 @@ def run(study: Path, settings: tuple[str, ...], run_dir: Path | None, **options:
     """
     from cxrdist.cli.commands import run_command
 
-    run_command(study, settings, _overrides(**options), run_dir)
+    run_command(study, settings, overrides(**options), run_dir)
 
 
 @cli.command(
@@ -92,9 +62,9 @@ def run(study: Path, settings: tuple[str, ...], run_dir: Path | None, **options:
     cxrdist sweep study.yaml --set sweep.trials=50 --set sweep.nesting=shared
     """
 )
-@_study_options
-@_run_options
-def sweep(study: Path, settings: tuple[str, ...], run_dir: Path | None, **options: Any) -> None:
+@study_options
+@run_options
+def sweep(study: Path, settings: tuple[str, ...], run_dir: str | None, **options: Any) -> None:
     """Search for settings, as `sweep` in a study file says; do it again to resume.
 
     Inside the training part of every outer fold, by inner folds of its own, so that no test image has a part in a
@@ -102,7 +72,7 @@ def sweep(study: Path, settings: tuple[str, ...], run_dir: Path | None, **option
     """
     from cxrdist.cli.sweep import sweep_command
 
-    sweep_command(study, settings, _overrides(**options), run_dir)
+    sweep_command(study, settings, overrides(**options), run_dir)
 
 
 @cli.command(
@@ -111,7 +81,7 @@ def sweep(study: Path, settings: tuple[str, ...], run_dir: Path | None, **option
     cxrdist plan study.yaml --set folds.k=10
     """
 )
-@_study_options
+@study_options
 def plan(study: Path, images: Path | None, settings: tuple[str, ...]) -> None:
     """Show what a study would do; train nothing.
 
@@ -120,7 +90,7 @@ def plan(study: Path, images: Path | None, settings: tuple[str, ...]) -> None:
     """
     from cxrdist.cli.planning import plan_command
 
-    plan_command(study, settings, {"cohort.images": _absolute(images)})
+    plan_command(study, settings, {"cohort.images": absolute(images)})
 
 
 @cli.command(
@@ -129,9 +99,9 @@ def plan(study: Path, images: Path | None, settings: tuple[str, ...]) -> None:
     cxrdist status runs/demo --watch
     """
 )
-@click.argument("run_dir", metavar="RUN", type=_FOLDER)
+@click.argument("run_dir", metavar="RUN", type=RunLocation())
 @click.option("--watch", is_flag=True, help="Show it as it changes, until nobody works on the run any more.")
-def status(run_dir: Path, watch: bool) -> None:  # noqa: FBT001 - click passes by name
+def status(run_dir: str, watch: bool) -> None:  # noqa: FBT001 - click passes by name
     """Show how every fold job of a run stands."""
     from cxrdist.cli.status import status_command
 
@@ -144,9 +114,9 @@ def status(run_dir: Path, watch: bool) -> None:  # noqa: FBT001 - click passes b
     cxrdist report runs/demo --partial
     """
 )
-@click.argument("run_dir", metavar="RUN", type=_FOLDER)
+@click.argument("run_dir", metavar="RUN", type=RunLocation())
 @click.option("--partial", is_flag=True, help="Make the tables of a study that is not complete; they say so.")
-def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes by name
+def report(run_dir: str, partial: bool) -> None:  # noqa: FBT001 - click passes by name
     """Make tables and figures again, from predictions."""
     from cxrdist.cli.commands import report_command
 
@@ -159,11 +129,11 @@ def report(run_dir: Path, partial: bool) -> None:  # noqa: FBT001 - click passes
     cxrdist compare runs/a runs/b runs/c --out runs/a-b-c
     """
 )
-@click.argument("run_dirs", metavar="RUN RUN ...", nargs=-1, required=True, type=_FOLDER)
+@click.argument("run_dirs", metavar="RUN RUN ...", nargs=-1, required=True, type=RunLocation())
 @click.option(
     "--out", type=_FOLDER, default="runs/compare", show_default=True, help="Folder of the page, tables and figures."
 )
-def compare(run_dirs: tuple[Path, ...], out: Path) -> None:
+def compare(run_dirs: tuple[str, ...], out: Path) -> None:
     """Put complete studies of the same cohort side by side.
 
     Scores, intervals and tests of all their variants, and the settings in which the studies differ. Studies of other
@@ -181,7 +151,7 @@ def compare(run_dirs: tuple[Path, ...], out: Path) -> None:
     cxrdist heatmaps runs/demo --variant whole-vgg16 --class true
     """
 )
-@click.argument("run_dir", metavar="RUN", type=_FOLDER)
+@click.argument("run_dir", metavar="RUN", type=RunLocation())
 @click.option(
     "--image",
     "images",
@@ -205,7 +175,7 @@ def compare(run_dirs: tuple[Path, ...], out: Path) -> None:
     metavar="CLASS",
     help="Which class is explained: predicted, true, or the name of one for all images.",
 )
-def heatmaps(run_dir: Path, images: tuple[str, ...], variants: tuple[str, ...], method: Any, class_: str) -> None:
+def heatmaps(run_dir: str, images: tuple[str, ...], variants: tuple[str, ...], method: Any, class_: str) -> None:
     """Show which parts of an image speak for a class, and how much of that lies in the lungs.
 
     Makes the maps of all test images, each by the network that was not trained on the image, and prints the share of
@@ -222,21 +192,21 @@ def heatmaps(run_dir: Path, images: tuple[str, ...], variants: tuple[str, ...], 
     cxrdist audit jobs/vgg16_four_class.yaml --images DIR
     """
 )
-@click.option("--run-dir", type=_FOLDER, help="Of a study file: where everything is kept; by default runs/NAME.")
+@click.option("--run-dir", type=RunLocation(), help="Of a study file: where everything is kept; by default runs/NAME.")
 @click.option("--executor", type=click.Choice(["ray", "inline"]), help="Of a study file: ray (default), or inline.")
 @click.option("--workers", type=click.IntRange(min=1), help="Of a study file: fold jobs at a time.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of a study file: change a key of it. Repeatable."
 )
 @click.option("--images", type=_FOLDER, help="Of a study file: folder that the manifest's paths start from.")
-@click.argument("target", metavar="RUN|STUDY", type=click.Path(path_type=Path))
+@click.argument("target", metavar="RUN|STUDY")
 def audit(
-    target: Path,
+    target: str,
     images: Path | None,
     settings: tuple[str, ...],
     executor: str | None,
     workers: int | None,
-    run_dir: Path | None,
+    run_dir: str | None,
 ) -> None:
     """Audit a study for shortcuts: what tells the classes apart that is not the lungs?
 
@@ -245,8 +215,8 @@ def audit(
     """
     from cxrdist.cli.audit import audit_command
 
-    overrides = {"cohort.images": _absolute(images), "execution.executor": executor, "execution.workers": workers}
-    audit_command(target, settings, overrides, run_dir)
+    changes = {"cohort.images": absolute(images), "execution.executor": executor, "execution.workers": workers}
+    audit_command(target, settings, changes, run_dir)
 
 
 @cli.command(
@@ -323,20 +293,3 @@ def _complain(text: str) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _overrides(
-    *, images: Path | None, executor: str | None, workers: int | None, address: str | None, wandb: str | None
-) -> dict[str, Any]:
-    """Return what the options change of a study file, by key."""
-    return {
-        "cohort.images": _absolute(images),
-        "execution.executor": executor,
-        "execution.workers": workers,
-        "execution.address": address,
-        "tracking.wandb": wandb,
-    }
-
-
-def _absolute(folder: Path | None) -> str | None:
-    return None if folder is None else str(folder.resolve())

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cxrdist.cli.commands import make_report, require_study, run_to_end, shown
+from cxrdist.cli.commands import make_report, place, require_study, run_to_end
 from cxrdist.config import Study, load_study
+from cxrdist.config.location import is_remote
 from cxrdist.errors import UserError
 from cxrdist.report.audit import Audit, AuditRow, Interval, Kind, audit_findings
 from cxrdist.report.audit_tables import audit_by_class_table, audit_table
@@ -18,6 +19,7 @@ from cxrdist.report.render import render_text
 from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, run_cohort, source_studies
 from cxrdist.run.context import read_plan, read_study
 from cxrdist.run.display import ConsoleDisplay
+from cxrdist.run.object_store import open_store
 from cxrdist.run.results import collect
 from cxrdist.run.store import Store
 from cxrdist.stats.resampling import bootstrap_auc
@@ -38,26 +40,26 @@ _SEES: Mapping[Kind, str] = {
 }
 
 
-def audit_command(target: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None) -> None:
+def audit_command(target: str, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None) -> None:
     """Audit a run, or a study that need not have been run.
 
     Raises:
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
     """
-    study, folder = _study_and_folder(target, settings, overrides, run_dir)
-    store, run = Store(folder / layout.AUDIT_RUN), Store(folder)
+    study, run = _study_and_run(target, settings, overrides, run_dir)
+    store = run.sub(layout.AUDIT_RUN)
     display = ConsoleDisplay(Console())
     if run.exists(layout.PLAN):
         adopt_jobs(run, store, read_plan(run).jobs)
     display.say("1. The study's models on whole images, on the lungs alone, and on everything but the lungs")
     compared = audit_study(study)
-    run_to_end(compared, store.root, display)
+    run_to_end(compared, store, display)
     cohort = run_cohort(store, study.cohort.classes)
     rows = _network_rows(compared, store)
     for label, of_source in source_studies(study, cohort, store.root).items():
         display.say(f"2. The source of {label} images ({', '.join(of_source.cohort.classes)}), from whole images")
-        source_store = Store(store.root / Path(of_source.cohort.manifest).stem)
-        run_to_end(of_source, source_store.root, display)
+        source_store = store.sub(Path(of_source.cohort.manifest).stem)
+        run_to_end(of_source, source_store, display)
         rows += _source_rows(of_source, source_store, label)
     display.say("3. Linear classifiers of the files' shapes and of thumbnails")
     plan = read_plan(store)
@@ -82,29 +84,29 @@ def audit_command(target: Path, settings: Sequence[str], overrides: Mapping[str,
         f"95 % intervals by a bootstrap of {RESAMPLES:,} resamples of patients, stratified by class",
     )
     store.write_json(layout.AUDIT, {"cohort": plan.cohort, **audit.to_json()})
-    make_report(store.root)
+    make_report(store)
     for table in (audit_table(audit), audit_by_class_table(audit)):
         click.echo(render_text(table))
     for finding in audit_findings(audit):
         click.echo(f"- {finding}")
-    click.echo(f"report: {shown(store.path(f'{layout.REPORT}/index.html'))}")
+    click.echo(f"report: {place(store, f'{layout.REPORT}/index.html')}")
 
 
-def _study_and_folder(
-    target: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None
-) -> tuple[Study, Path]:
-    if not target.is_dir():
-        study = load_study(target, settings=settings, overrides=overrides)
-        return study, (run_dir or Path("runs") / study.name).resolve()
+def _study_and_run(
+    target: str, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None
+) -> tuple[Study, Store]:
+    if not (is_remote(target) or Path(target).is_dir()):
+        study = load_study(Path(target), settings=settings, overrides=overrides)
+        return study, open_store(run_dir or f"runs/{study.name}")
     if settings or run_dir or any(value is not None for value in overrides.values()):
         raise UserError(
             f"{target} is a run directory, whose study is given; options that change it need the study file instead."
         )
-    store = Store(target.resolve())
+    store = open_store(target)
     if not store.exists(layout.PLAN):
         raise UserError(f"{target} is neither a study file nor a run directory; `cxrdist run` makes one.")
     require_study(store)
-    return read_study(store), store.root
+    return read_study(store), store
 
 
 def _network_rows(study: Study, store: Store) -> list[AuditRow]:

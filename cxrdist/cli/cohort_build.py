@@ -70,14 +70,13 @@ def build_command(
     from cxrdist.cohort.build import build_cohort, write_manifest
     from cxrdist.cohort.recipes import read_recipe
     from cxrdist.cohort.sources.salt import read_salt
-    from cxrdist.config.models import ExecutionConfig
-    from cxrdist.run.plan_file import cache_folder
+    from cxrdist.run.object_store import user_cache
     from cxrdist.run.store import explained
 
     recipe, folders = read_recipe(recipe_file), _folders(sources)
     target = out or Path(f"{recipe.name}.csv")
     salt_path = salt_file or Path(click.get_app_dir("cxrdist")) / "salt"
-    cache = cache_folder(ExecutionConfig())
+    cache = user_cache()
     console = Console()
     display = CheckDisplay(console)
 

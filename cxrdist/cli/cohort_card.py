@@ -97,8 +97,8 @@ def card_command(manifest: Path, images: Path, out: Path, stated: "Stated") -> N
         store = Store(out)
         store.write_bytes(CARD, markdown_card(described, stated).encode())
         store.write_bytes(METADATA, json_bytes(croissant(described, stated)))
-    click.echo(f"card: {store.path(CARD)}")
-    click.echo(f"metadata: {store.path(METADATA)}")
+    click.echo(f"card: {store.local(CARD)}")
+    click.echo(f"metadata: {store.local(METADATA)}")
     if stated.missing:
         click.echo(f"Not stated, although Croissant 1.0 requires it: {', '.join(stated.missing)}.")
 

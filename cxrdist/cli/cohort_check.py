@@ -105,15 +105,14 @@ def check_command(
     from rich.console import Console
 
     from cxrdist.cohort.check_cohort import check_cohort
-    from cxrdist.config.models import ExecutionConfig
-    from cxrdist.run.plan_file import cache_folder
+    from cxrdist.run.object_store import user_cache
     from cxrdist.run.store import explained
 
     if address is not None and executor != "ray":
         raise UserError(f"--address is {address!r}, which is about --executor ray; add it, or leave --address out.")
     if workers is not None and executor == "ray":
         raise UserError(f"--workers is {workers}, which is about --executor local; with ray, the cluster decides.")
-    cache = cache_folder(ExecutionConfig())
+    cache = user_cache()
     display = CheckDisplay(Console())
     try:
         with (
@@ -145,7 +144,7 @@ def _write(done: "CohortCheck", out: Path) -> Path:
     written = write_lists(done, out, MOST_ROWS)
     store = Store(out)
     store.write_bytes(PAGE, render_cohort_page(done, written).encode())
-    return store.path(PAGE)
+    return store.local(PAGE)
 
 
 def _summarise(done: "CohortCheck", page: Path) -> None:

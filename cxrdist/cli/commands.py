@@ -11,8 +11,10 @@ from rich.console import Console
 
 from cxrdist.cli.aggregate import log_aggregate
 from cxrdist.cli.gather import gather, results_fingerprint, with_images
+from cxrdist.cli.location import shown
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config import Study, load_study
+from cxrdist.config.location import is_remote
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
@@ -22,50 +24,52 @@ from cxrdist.report.write import headline_tables, write_report
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
 from cxrdist.run.lung_plan import LUNGS
+from cxrdist.run.object_store import open_store
 from cxrdist.run.store import Store, explained
 from cxrdist.study import layout
 
 
-def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None) -> None:
+def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None) -> None:
     """Run a study and make its report.
 
     Raises:
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
     """
     study = load_study(study_file, settings=settings, overrides=overrides)
-    folder = (run_dir or Path("runs") / study.name).resolve()
+    store = open_store(run_dir or f"runs/{study.name}")
     console = Console()
     display = ConsoleDisplay(console)
-    trained = run_to_end(study, folder, display)
-    results, tables = print_report(folder, partial=False, keep=not trained)
-    log_aggregate(study, Store(folder), results, tables, display.say)
+    trained = run_to_end(study, store, display)
+    results, tables = print_report(store, partial=False, keep=not trained)
+    log_aggregate(study, store, results, tables, display.say)
 
 
-def run_to_end(study: Study, folder: Path, display: ConsoleDisplay) -> bool:
+def run_to_end(study: Study, store: Store, display: ConsoleDisplay) -> bool:
     """Do whatever of a study is not done yet; return whether anything was.
 
     Raises:
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
     """
-    summary = run_study(study, folder, display)
+    summary = run_study(study, store, display)
     n_jobs = len(summary.plan.jobs)
     if summary.done_before == n_jobs:
-        display.say(f"Nothing to train: all {n_jobs} fold jobs of {folder} were done before.")
+        display.say(f"Nothing to train: all {n_jobs} fold jobs of {store.where('')} were done before.")
     elif summary.done_before:
         display.say(f"{summary.done_before} of {n_jobs} fold jobs were done before.")
     if summary.unfinished:
         lines = "\n".join(f"  {key}  {o.state}: {o.reason}" for key, o in summary.unfinished.items())
         raise CxrdistError(
             f"{len(summary.unfinished)} of {n_jobs} fold jobs have no predictions:\n{lines}\n"
-            f"Run again to try the failed ones once more, or see `cxrdist report {shown(folder)} --partial`."
+            f"Run again to try the failed ones once more, or see `cxrdist report {place(store)} --partial`."
         )
     return summary.done_before < n_jobs
 
 
-def report_command(run_dir: Path, *, partial: bool) -> None:
+def report_command(run_dir: str, *, partial: bool) -> None:
     """Make tables, figures and the page."""
-    require_study(existing_run(run_dir))
-    print_report(run_dir.resolve(), partial=partial)
+    store = existing_run(run_dir)
+    require_study(store)
+    print_report(store, partial=partial)
 
 
 def phantoms_command(folder: Path, patients: int, size: int, seed: int, marker: str | None) -> None:
@@ -82,13 +86,13 @@ def schema_command() -> None:
     click.echo(json.dumps(Study.model_json_schema(), indent=2))
 
 
-def existing_run(run_dir: Path) -> Store:
+def existing_run(run_dir: str) -> Store:
     """Return a run directory's artefacts.
 
     Raises:
         UserError: it is not a run directory.
     """
-    store = Store(run_dir)
+    store = open_store(run_dir)
     if not store.exists(layout.PLAN):
         raise UserError(f"{run_dir} is not a run directory (it holds no {layout.PLAN}); `cxrdist run` makes one.")
     return store
@@ -102,35 +106,36 @@ def require_study(store: Store) -> None:
     """
     if (store.read_json(layout.PLAN) or {}).get("kind") == LUNGS:
         raise UserError(
-            f"{store.root} holds the training of a lung network, not a study; `cxrdist status` shows how it stands."
+            f"{store.where('')} holds the training of a lung network, not a study; `cxrdist status` shows how it "
+            "stands."
         )
 
 
-def print_report(folder: Path, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
+def print_report(store: Store, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
     """Write the report as `make_report` does, and print its tables."""
-    findings = make_report(folder, partial=partial, keep=keep)
+    findings = make_report(store, partial=partial, keep=keep)
     tables = headline_tables(findings)
     for table in tables:
         click.echo(render_text(table))
-    click.echo(f"report: {shown(folder / layout.REPORT / 'index.html')}")
+    click.echo(f"report: {place(store, f'{layout.REPORT}/index.html')}")
     return findings.results, tables
 
 
-def make_report(folder: Path, *, partial: bool = False, keep: bool = False) -> Findings:
+def make_report(store: Store, *, partial: bool = False, keep: bool = False) -> Findings:
     """Write the report of a run; with `keep`, only if it is not of the same results already."""
-    store = Store(folder)
     findings = Findings.of(gather(store, partial=partial))
     made_from = {"results": results_fingerprint(store)}
-    page = folder / layout.REPORT / "index.html"
-    if not (keep and page.is_file() and store.read_json(layout.REPORT_MADE_FROM) == made_from):
-        with explained(f"The run directory {folder}", "make room or give the right to write"):
+    page = f"{layout.REPORT}/index.html"
+    if not (keep and store.exists(page) and store.read_json(layout.REPORT_MADE_FROM) == made_from):
+        with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
             store.remove(layout.REPORT_MADE_FROM)
             findings = replace(findings, results=with_images(store, findings.results))
-            write_report(findings, folder / layout.REPORT)
+            write_report(findings, store.root / layout.REPORT)
+            store.push(layout.REPORT)
             store.write_json(layout.REPORT_MADE_FROM, made_from)
     return findings
 
 
-def shown(path: Path) -> Path:
-    """Return a path as it is short to read: relative to the working folder where it lies in it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def place(store: Store, name: str = "") -> str:
+    """Return where an artefact is, as it is short to read."""
+    return store.where(name) if is_remote(store.location) else str(shown(store.root / name))

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
-from cxrdist.cli.commands import existing_run, require_study, shown
+from cxrdist.cli.commands import existing_run, require_study
 from cxrdist.cli.gather import gather
+from cxrdist.cli.location import shown
+from cxrdist.config.location import is_remote
 from cxrdist.errors import IncompleteStudyError, UserError, first_few
 from cxrdist.report.compared_studies import ComparedStudy, study_labels
 from cxrdist.report.render import render_text
@@ -25,7 +27,7 @@ _ONLY = "only studies of the same images with the same classes can be compared."
 
 @dataclass(frozen=True)
 class _Run:
-    given: Path
+    given: str
     """As it was named on the command line."""
     store: Store
     plan: Plan
@@ -33,7 +35,7 @@ class _Run:
     classes: Sequence[str]
 
 
-def compare_command(run_dirs: Sequence[Path], out: Path) -> None:
+def compare_command(run_dirs: Sequence[str], out: Path) -> None:
     """Compare the studies of run directories; write a page, tables and figures into `out`.
 
     Raises:
@@ -43,12 +45,12 @@ def compare_command(run_dirs: Sequence[Path], out: Path) -> None:
     runs = _open(run_dirs, out)
     for run in runs[1:]:
         _require_same_cohort(runs[0], run)
-    labels = study_labels([run.name for run in runs], [run.store.root.name for run in runs])
+    labels = study_labels([run.name for run in runs], [run.store.location.rpartition("/")[2] for run in runs])
     found = SideBySide.of(
         [
             ComparedStudy(
                 label=label,
-                folder=Path(os.path.relpath(run.store.root, out.resolve())).as_posix(),
+                folder=_seen_from(out, run.store),
                 fingerprint=run.plan.study,
                 weights={model: network.weights_hash for model, network in run.plan.networks.items()},
                 folds=read_folds(run.store),
@@ -68,14 +70,20 @@ def compare_command(run_dirs: Sequence[Path], out: Path) -> None:
     click.echo(f"report: {shown(page)}")
 
 
-def _open(run_dirs: Sequence[Path], out: Path) -> list[_Run]:
+def _seen_from(out: Path, store: Store) -> str:
+    if is_remote(store.location):
+        return store.where("")
+    return Path(os.path.relpath(store.root, out.resolve())).as_posix()
+
+
+def _open(run_dirs: Sequence[str], out: Path) -> list[_Run]:
     if len(run_dirs) < 2:
         raise UserError("Only one run directory is given; comparing needs two or more.")
     runs: list[_Run] = []
     for given in run_dirs:
-        require_study(existing_run(given))
-        store = Store(given.resolve())
-        if store.root in [run.store.root for run in runs]:
+        store = existing_run(given)
+        require_study(store)
+        if store.location in [run.store.location for run in runs]:
             raise UserError(f"{given} is given twice; comparing needs different run directories.")
         if out.resolve().is_relative_to(store.root):
             raise UserError(f"{out} lies in the run directory {given}; choose another folder with --out.")
@@ -107,7 +115,7 @@ def _require_same_cohort(first: _Run, other: _Run) -> None:
         raise UserError(f"{_difference(first.given, other.given, *tables)}; {_ONLY}")
 
 
-def _difference(first: Path, other: Path, table: pa.Table, other_table: pa.Table) -> str:
+def _difference(first: str, other: str, table: pa.Table, other_table: pa.Table) -> str:
     """Say how two cohorts of the same classes differ."""
     ids, other_ids = (one.column("image_id").to_pylist() for one in (table, other_table))
     missing = [

@@ -73,7 +73,7 @@ def gather(store: Store, *, partial: bool) -> Results:
 
 def with_images(store: Store, results: Results) -> Results:
     """Return results with the images that a page shows, explained by the networks that were kept: seconds of work."""
-    context = Context(store.root, available_device())
+    context = Context(store, available_device())
     cohort = Cohort(read_table(store, layout.COHORT), store.root, results.classes)
     images = shown_images(context, cohort, images_to_show(results), results.out_of_fold)
     return replace(results, images=images, heat_shares=heat_shares(context))

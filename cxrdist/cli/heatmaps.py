@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from cxrdist.cli.commands import existing_run, require_study, shown
+from cxrdist.cli.commands import existing_run, place, require_study
 from cxrdist.cli.gather_images import heat_map, shares_of
 from cxrdist.errors import UserError, nearest, one_of
 from cxrdist.report.heat_tables import heat_shares_table
@@ -45,7 +44,7 @@ _ENLARGED = 2
 
 
 def heatmaps_command(
-    run_dir: Path, images: Sequence[str], variants: Sequence[str], method: MethodChoice, class_: str
+    run_dir: str, images: Sequence[str], variants: Sequence[str], method: MethodChoice, class_: str
 ) -> None:
     """Make the heat maps of all test images and print where their heat lies, or draw those of some images.
 
@@ -53,9 +52,9 @@ def heatmaps_command(
         UserError: an option means nothing here, a network was not kept, or an image is tested by none.
         IncompleteStudyError: all test images are asked for, but fold jobs have no predictions.
     """
-    store = existing_run(run_dir.resolve())
+    store = existing_run(run_dir)
     require_study(store)
-    context = Context(store.root, available_device())
+    context = Context(store, available_device())
     target = Target.find(class_, context.classes)
     chosen = _variants(context, variants)
     for variant in chosen:
@@ -63,7 +62,7 @@ def heatmaps_command(
     for image_id in images:
         _check_image(context, image_id)
     display = ConsoleDisplay(Console())
-    with explained(f"The run directory {store.root}", "make room or give the right to write"):
+    with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
         if images:
             _draw(context, list(dict.fromkeys(images)), chosen, target, method)
             return
@@ -78,7 +77,7 @@ def heatmaps_command(
     table = heat_shares_table(shares, groups, context.study.seed, f"Heat maps of all test images, for {words}.")
     click.echo(render_text(table))
     for variant in chosen:
-        click.echo(f"maps: {shown(store.path(HeatFiles(variant.name, target.name).maps))}")
+        click.echo(f"maps: {place(store, HeatFiles(variant.name, target.name).maps)}")
 
 
 def _variants(context: Context, names: Sequence[str]) -> list[Variant]:
@@ -93,7 +92,7 @@ def _check_image(context: Context, image_id: str) -> None:
     if image_id not in context.image_ids:
         near = nearest(image_id, context.image_ids)
         hint = f" (did you mean {near!r}?)" if near else ""
-        raise UserError(f"The study of {context.store.root} has no image {image_id!r}{hint}.")
+        raise UserError(f"The study of {context.store.where('')} has no image {image_id!r}{hint}.")
     if not any(image_id in ids for ids in context.folds.test_ids().values()):
         raise UserError(f"No fold of the study tests the image {image_id!r}, so every network may have trained on it.")
 
@@ -155,7 +154,7 @@ def _draw(
             context.store.write_bytes(files.image(image_id, "png"), _picture(pixels[row], heat))
             click.echo(
                 f"{image_id}  {variant.name}  {heat.label} {heat.probability:.3f} "
-                f"(true: {context.classes[own.truth[row]]})  {shown(context.store.path(files.image(image_id, 'png')))}"
+                f"(true: {context.classes[own.truth[row]]})  {place(context.store, files.image(image_id, 'png'))}"
             )
 
 

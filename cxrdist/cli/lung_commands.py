@@ -51,15 +51,14 @@ def train_command(run_dir: Path, **options: Any) -> None:
         recipe=LungRecipe(**{key: options[key] for key in _RECIPE}),
         execution=_execution(options).model_copy(update={"checkpoint_seconds": options["checkpoint_seconds"]}),
     )
-    run_dir = run_dir.resolve()
-    summary = train_lungs(training, run_dir, ConsoleDisplay(Console()))
+    store = Store(run_dir.resolve())
+    summary = train_lungs(training, store, ConsoleDisplay(Console()))
     if summary.unfinished:
         lines = "\n".join(f"  {key}  {o.state}: {o.reason}" for key, o in summary.unfinished.items())
         raise CxrdistError(
             f"{len(summary.unfinished)} of {len(summary.plan.jobs)} networks were not trained:\n{lines}\n"
             "Run again to try the failed ones once more."
         )
-    store = Store(run_dir)
     scores = read_lung_scores(store, summary.plan)
     tables = []
     folds = {
@@ -76,7 +75,7 @@ def train_command(run_dir: Path, **options: Any) -> None:
         _write(store, table)
         click.echo(render_text(table))
     if options["final"]:
-        click.echo(f"network: {store.path(JobFiles(FINAL).model)}")
+        click.echo(f"network: {store.local(JobFiles(FINAL).model)}")
 
 
 def _write(store: Store, table: Table) -> None:

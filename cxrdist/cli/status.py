@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,7 +23,7 @@ _BAR = 20
 _ENDED = (Standing.DONE, Standing.FAILED, Standing.DIVERGED)
 
 
-def status_command(run_dir: Path, *, watch: float | None = None) -> None:
+def status_command(run_dir: str, *, watch: float | None = None) -> None:
     """Print a table of all fold jobs, or of the lung network's; with `watch`, again every so many seconds.
 
     Watching ends when no driver works on the run any more.

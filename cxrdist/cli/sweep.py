@@ -7,29 +7,27 @@ from typing import Any
 import click
 from rich.console import Console
 
-from cxrdist.cli.commands import shown
+from cxrdist.cli.commands import place
 from cxrdist.cli.gather_sweep import sweep_summary
 from cxrdist.config import load_study
 from cxrdist.report.render import render_text
 from cxrdist.report.sweep_tables import best_table
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_sweep
-from cxrdist.run.store import Store
+from cxrdist.run.object_store import open_store
 
 
-def sweep_command(
-    study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: Path | None
-) -> None:
+def sweep_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None) -> None:
     """Do a study's sweep and print what was chosen.
 
     Raises:
         CxrdistError: a search has no trial that was done to the end.
     """
     study = load_study(study_file, settings=settings, overrides=overrides)
-    folder = (run_dir or Path("runs") / study.name).resolve()
-    run_sweep(study, folder, ConsoleDisplay(Console()))
-    summary = sweep_summary(Store(folder), study)
+    store = open_store(run_dir or f"runs/{study.name}")
+    run_sweep(study, store, ConsoleDisplay(Console()))
+    summary = sweep_summary(store, study)
     if summary is not None:
         click.echo(render_text(best_table(summary)))
-    command = f"cxrdist run {study_file}" + (f" --run-dir {shown(folder)}" if run_dir else "")
+    command = f"cxrdist run {study_file}" + (f" --run-dir {place(store)}" if run_dir else "")
     click.echo(f"`{command}` trains each fold with what was chosen.")

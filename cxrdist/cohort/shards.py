@@ -56,6 +56,7 @@ def prepare_shards(
     on_note: Callable[[str], None] | None = None,
     max_shard_bytes: int = 256 * 2**20,
     verify: bool = True,
+    fetch: Callable[[Path], None] | None = None,
 ) -> ShardSet:
     """Return the cohort's shards, decoding them where `cache` does not have them yet.
 
@@ -73,6 +74,7 @@ def prepare_shards(
         on_note: called with a sentence where existing shards cannot be used and are made again.
         max_shard_bytes: most bytes of pixels in one file.
         verify: whether shards found in `cache` are hashed and compared (about 1 GB/s).
+        fetch: called with the folder of the shards where `cache` has none, so that it may be brought from elsewhere.
 
     Raises:
         UserError: the cache cannot be written.
@@ -86,6 +88,9 @@ def prepare_shards(
     ]
     states = {file.image_id: (_state(cohort.root, file.path), _state(cohort.root, file.mask_path)) for file in files}
     folder = cache / "shards" / _key(files, states, preprocessing, cohort.root, with_masks=with_masks)
+    if fetch is not None and not folder.exists():
+        with cache_errors(cache):
+            fetch(folder)
     if folder.exists():
         try:
             return _open_current(folder, states, verify=verify)

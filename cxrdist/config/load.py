@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cxrdist.config.document import Document, KeyPath, parse_document, parse_value
+from cxrdist.config.location import is_remote, parse_bucket
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError, nearest, one_of
 
@@ -121,7 +122,11 @@ def _with_absolute_paths(study: Study, folder: Path, document: Document, changed
         weights = absolute("lungs.weights", study.lungs.weights)
         updates["lungs"] = study.lungs.model_copy(update={"weights": weights})
     if study.execution.cache is not None:
-        cache = absolute("execution.cache", study.execution.cache)
+        cache = study.execution.cache
+        if is_remote(cache):
+            parse_bucket(cache, "execution.cache")
+        else:
+            cache = absolute("execution.cache", cache)
         updates["execution"] = study.execution.model_copy(update={"cache": cache})
     return study.model_copy(update=updates)
 

@@ -210,7 +210,17 @@ class ExecutionConfig(Section):
     ] = True
     cache: Annotated[
         str | None,
-        Field(description="Folder for decoded images and trunk features; by default the user's cache folder."),
+        Field(
+            description="Where decoded images, masks and trunk features are kept: a folder that all machines see, or "
+            "s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; by default the user's cache folder."
+        ),
+    ] = None
+    node_cache: Annotated[
+        str | None,
+        Field(
+            description="Folder of each machine, such as one on its own disk, for what it fetches from an object "
+            "store; by default the user's cache folder."
+        ),
     ] = None
 
 

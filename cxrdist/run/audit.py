@@ -1,7 +1,6 @@
 """The shortcut audit's own studies: the variants without lungs, and the source of images within one class."""
 
 import io
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError
 from cxrdist.run.context import Plan, read_folds, read_table
+from cxrdist.run.object_store import open_cache
 from cxrdist.run.prepare import divide
 from cxrdist.run.results import is_done
+from cxrdist.run.shared_shards import fetched_shards
 from cxrdist.run.store import Store
 from cxrdist.stats.probes import linear_probe, size_features, thumbnails
 from cxrdist.study import layout
@@ -63,11 +64,11 @@ def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
         if is_done(run, job) and not is_done(audit, job):
             for name in (files.history, files.validation, files.predictions, files.done):
                 if run.exists(name):
-                    audit.path(name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(run.path(name), audit.path(name))
-    if run.path(layout.SWEEP).is_dir():
-        # Its trials are named by their search's fingerprint, too.
-        shutil.copytree(run.path(layout.SWEEP), audit.path(layout.SWEEP), dirs_exist_ok=True)
+                    audit.write_bytes(name, run.read_bytes(name))
+    for name in run.names(layout.SWEEP):
+        # Its trials are named by their search's fingerprint, too; networks of trials in work are not needed.
+        if not name.endswith(".safetensors"):
+            audit.write_bytes(name, run.read_bytes(name))
 
 
 def source_studies(study: Study, cohort: Cohort, folder: Path) -> dict[str, Study]:
@@ -132,7 +133,7 @@ def linear_probes(store: Store, study: Study, plan: Plan, cohort: Cohort) -> lis
     """
     folds = read_folds(store)
     test = folds.parts == Part.TEST
-    shards = ShardSet.open(Path(plan.shards))
+    shards = ShardSet.open(fetched_shards(open_cache(plan.cache, plan.node_cache), plan.shards))
     row_of = {image_id: row for row, image_id in enumerate(shards.image_ids)}
     rows = np.array([row_of[image_id] for image_id in cohort.image_ids], dtype=np.int64)
     sizes = size_features(read_sizes(Path(study.cohort.images or "."), [str(path) for path in cohort.column("path")]))

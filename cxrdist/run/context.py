@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.shardset import ImageStack
 from cxrdist.config.models import Study
 from cxrdist.errors import CxrdistError
+from cxrdist.run.object_store import open_cache
+from cxrdist.run.shared_shards import fetched_shards
 from cxrdist.run.store import Store
 from cxrdist.run.study_masks import open_masks
 from cxrdist.study import layout
@@ -35,10 +36,11 @@ class Plan:
     cohort: str
     pixels: str
     shards: str
-    """Folder of the shards."""
+    """Folder of the shards, in the cache."""
     masks: str | None
-    """File of the lung masks, None where no view needs any."""
+    """File of the lung masks, in the cache; None where no view needs any."""
     cache: str
+    """Location of the cache."""
     recipe: Recipe
     networks: Mapping[str, Network]
     """By model."""
@@ -49,6 +51,8 @@ class Plan:
     """Units of feature extraction, where trunks are frozen."""
     doubts: tuple[str, ...] = ()
     """What a reader of the results must be told, a sentence each."""
+    node_cache: str | None = None
+    """Folder of each machine for what comes from a cache in an object store."""
 
     def trained(self, job: FoldJob) -> tuple[Network, Recipe]:
         """Return what a fold job trains, and how: the study's, with what a sweep chose."""
@@ -69,6 +73,7 @@ class Plan:
             "jobs": [{**vars(job), "variant": vars(job.variant)} for job in self.jobs],
             "features": [{**vars(unit), "variant": vars(unit.variant)} for unit in self.features],
             "doubts": list(self.doubts),
+            "node_cache": self.node_cache,
         }
 
     @classmethod
@@ -90,6 +95,7 @@ class Plan:
             ),
             features=tuple(FeatureJob(**{**unit, "variant": Variant(**unit["variant"])}) for unit in data["features"]),
             doubts=tuple(data["doubts"]),
+            node_cache=data.get("node_cache"),
         )
 
 
@@ -103,7 +109,9 @@ def read_plan(store: Store) -> Plan:
     try:
         return Plan.from_json(data or {})
     except (KeyError, TypeError):
-        raise CxrdistError(f"{store.root} holds no plan that this version can read; `cxrdist run` writes it.") from None
+        raise CxrdistError(
+            f"{store.where('')} holds no plan that this version can read; `cxrdist run` writes it."
+        ) from None
 
 
 def read_study(store: Store) -> Study:
@@ -173,9 +181,14 @@ class Inputs:
         return np.array([position[image_id] for image_id in self.image_ids], dtype=np.int64)
 
     @functools.cached_property
+    def cache(self) -> Store:
+        """Where decoded images, masks, features and weights are."""
+        return open_cache(self.plan.cache, self.plan.node_cache)
+
+    @functools.cached_property
     def shards(self) -> ShardSet:
         """Decoded images, those that the study does not use too."""
-        return ShardSet.open(Path(self.plan.shards))
+        return ShardSet.open(fetched_shards(self.cache, self.plan.shards))
 
     def by_row(self, stack: ImageStack | PackedMasks) -> SelectedRows:
         """Return what belongs to the shards' images by row of the images."""
@@ -191,11 +204,10 @@ class Inputs:
         """Lung masks by row, where a view needs them."""
         if self.plan.masks is None:
             return None
-        return self.by_row(open_masks(Path(self.plan.masks), self.shards.pixels.side))
+        return self.by_row(open_masks(self.cache.local(self.plan.masks), self.shards.pixels.side))
 
     def features_of(self, variant: Variant) -> Tensor:
         """Return a frozen trunk's features, computed before: float32 [images, values]."""
-        cache = Path(self.plan.cache)
         parts = []
         for unit in self.plan.features:
             if unit.variant != variant:
@@ -203,7 +215,7 @@ class Inputs:
             own: slice | NDArray[np.int64] = slice(None)
             if self._rows is not None:
                 own = self._rows[(self._rows >= unit.start) & (self._rows < unit.stop)] - unit.start
-            with pa.memory_map(str(cache / feature_file(unit))) as file:
+            with pa.memory_map(str(self.cache.local(feature_file(unit)))) as file:
                 column = pa.ipc.open_file(file).read_all().column("features")
             parts.append(torch.from_numpy(column.combine_chunks().to_numpy_ndarray()[own].copy()))
         return torch.cat(parts)
@@ -212,8 +224,8 @@ class Inputs:
 class Context(Inputs):
     """A study as a lane sees it."""
 
-    def __init__(self, run_dir: Path, device: torch.device) -> None:
-        self.store = Store(run_dir)
+    def __init__(self, store: Store, device: torch.device) -> None:
+        self.store = store
         self.study = read_study(self.store)
         self.folds = read_folds(self.store)
         table = read_table(self.store, layout.COHORT)
@@ -227,4 +239,9 @@ class Context(Inputs):
 
 def feature_file(unit: FeatureJob) -> str:
     """Return the name, in the cache, of the features that a unit computes."""
-    return f"features/{unit.features}/{unit.start:08d}-{unit.stop:08d}.arrow"
+    return f"{feature_folder(unit)}/{unit.start:08d}-{unit.stop:08d}.arrow"
+
+
+def feature_folder(unit: FeatureJob) -> str:
+    """Return the folder, in the cache, of the features of all images."""
+    return f"features/{unit.features}"

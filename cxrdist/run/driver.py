@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -14,9 +13,10 @@ from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.config.sweep import SweepConfig
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.run.board import Event, Outcome
-from cxrdist.run.context import Plan, feature_file
+from cxrdist.run.context import Plan, feature_file, feature_folder
 from cxrdist.run.inline import InlineExecutor, required_device
 from cxrdist.run.lock import RunLock
+from cxrdist.run.object_store import open_cache
 from cxrdist.run.plan_file import write_plan
 from cxrdist.run.prepare import Prepared, prepare, with_choices
 from cxrdist.run.results import Job, has_diverged, is_done
@@ -65,7 +65,7 @@ class Display(Protocol):
 class Sweeper(Protocol):
     """Does the trials of a sweep."""
 
-    def run(self, run_dir: Path, sweep: Sweep, rules: TrialRules) -> None:
+    def run(self, sweep: Sweep, rules: TrialRules) -> None:
         """Do all trials that are left."""
         ...
 
@@ -74,7 +74,7 @@ class Executor(Protocol):
     """Does units of work and returns how each ended."""
 
     def run(
-        self, run_dir: Path, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+        self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
     ) -> dict[str, Outcome]:
         """Do all units."""
         ...
@@ -91,22 +91,21 @@ class RunSummary:
     """Fold jobs without predictions, with the reason."""
 
 
-def run_study(study: Study, run_dir: Path, display: Display) -> RunSummary:
+def run_study(study: Study, store: Store, display: Display) -> RunSummary:
     """Do whatever of a study is not done yet; where it has a sweep, that comes first.
 
     Raises:
         UserError: the study, the cohort, the run directory or the cluster does not allow it.
         CxrdistError: a search of the sweep has no trial that was done to the end.
     """
-    with _prepared(study, run_dir, display) as (prepared, tools):
-        store = Store(run_dir)
+    with _prepared(study, store, display) as (prepared, tools):
         if study.sweep is not None:
             prepared = with_choices(prepared, _sweep(prepared, study.sweep, store, tools, display))
             write_plan(store, prepared.plan)
         return _work(prepared, store, tools.executor, display)
 
 
-def run_sweep(study: Study, run_dir: Path, display: Display) -> list[Choice]:
+def run_sweep(study: Study, store: Store, display: Display) -> list[Choice]:
     """Do whatever of a study's sweep is not done yet, and return what was chosen.
 
     Raises:
@@ -118,19 +117,17 @@ def run_sweep(study: Study, run_dir: Path, display: Display) -> list[Choice]:
             "The study file has no `sweep`; give at least its space, such as sweep: {space: {learning_rate: "
             "{low: 1e-5, high: 1e-2, scale: log}}}."
         )
-    with _prepared(study, run_dir, display) as (prepared, tools):
-        store = Store(run_dir)
+    with _prepared(study, store, display) as (prepared, tools):
         choices = _sweep(prepared, study.sweep, store, tools, display)
         write_plan(store, with_choices(prepared, choices).plan)
         return choices
 
 
 @contextmanager
-def _prepared(study: Study, run_dir: Path, display: Display) -> Iterator[tuple[Prepared, "Tools"]]:
-    store = Store(run_dir)
+def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Prepared, "Tools"]]:
     with ExitStack() as stack:
-        stack.enter_context(explained(f"The run directory {run_dir}", "choose another with --run-dir"))
-        run_dir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
+        store.create()
         stack.enter_context(RunLock(store))
         tools = open_tools(study.execution, stack)
         prepared = prepare(
@@ -159,8 +156,11 @@ def pending_units(store: Store, plan: Plan) -> list[Unit]:
 
 def missing_features(plan: Plan, variants: Collection[Variant]) -> list[FeatureJob]:
     """Return the features of these variants that are not in the cache."""
-    cache = Store(Path(plan.cache))
-    return [unit for unit in plan.features if unit.variant in variants and not cache.exists(feature_file(unit))]
+    cache = open_cache(plan.cache, plan.node_cache)
+    wanted = [unit for unit in plan.features if unit.variant in variants]
+    # One list instead of a question for each: of a large cohort there are thousands.
+    there = {name for folder in {feature_folder(unit) for unit in wanted} for name in cache.names(folder)}
+    return [unit for unit in wanted if feature_file(unit) not in there]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _sweep(prepared: Prepared, config: SweepConfig, store: Store, tools: Tools, 
         sweep = Sweep(store, pending)
         with display.sweeping(sweep) as listener:
             sweep.listener = listener
-            tools.sweeper.run(store.root, sweep, TrialRules.of(prepared.study, deadline))
+            tools.sweeper.run(sweep, TrialRules.of(prepared.study, deadline))
         for choice in make_choices(sweep):
             write_choice(store, choice, config.minutes)
             known[choice.search.key] = choice
@@ -233,7 +233,7 @@ def _compute_features(
         return
     display.begin(units, {})
     try:
-        outcomes = tools.executor.run(store.root, units, prepared.study.execution.retries, display.event)
+        outcomes = tools.executor.run(store, units, prepared.study.execution.retries, display.event)
     finally:
         display.end()
     failed = next((outcome for outcome in outcomes.values() if outcome.state is not State.DONE), None)
@@ -251,7 +251,7 @@ def _work(prepared: Prepared, store: Store, executor: Executor, display: Display
     if fold_units:
         display.begin(units, {job.key: plan.trained(job)[1].epochs for job in plan.jobs})
         try:
-            outcomes = executor.run(store.root, units, prepared.study.execution.retries, display.event)
+            outcomes = executor.run(store, units, prepared.study.execution.retries, display.event)
         finally:
             display.end()
     return RunSummary(

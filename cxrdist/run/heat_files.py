@@ -113,7 +113,7 @@ def read_fresh_heat(
     None where there are none, they were made by another method than `method`, where that is given, or from other
     networks or masks than the run's.
     """
-    path = context.store.path(HeatFiles(variant.name, target.name).maps)
+    path = context.store.local(HeatFiles(variant.name, target.name).maps)
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
@@ -141,7 +141,7 @@ def heat_marks(store: Store, plan: Plan) -> dict[str, str]:
     marks = {}
     for variant in plan.variants:
         try:
-            with pa.memory_map(str(store.path(HeatFiles(variant.name).maps))) as file:
+            with pa.memory_map(str(store.local(HeatFiles(variant.name).maps))) as file:
                 marks[variant.name] = (pa.ipc.open_file(file).schema.metadata or {})[b"fingerprint"].decode()
         except (OSError, pa.ArrowException, KeyError, ValueError):
             continue

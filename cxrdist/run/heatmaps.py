@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from cxrdist.learn.views import apply_view
 from cxrdist.learn.weights import hash_weights, read_state_dict
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.context import Context, SelectedRows
-from cxrdist.run.jobs import load_given_weights
+from cxrdist.run.jobs import load_given_weights, weights_file
 from cxrdist.run.masks import network_masks
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
@@ -108,7 +107,7 @@ class KeptNetworks:
             raise UserError(
                 f"{len(missing)} of {len(jobs)} fold jobs have no network to explain ({first_few(missing)}): they were "
                 "trained with execution.keep_models: false, or taken over by an audit; remove their folders in "
-                f"{store.path('jobs')} and run the study again with execution.keep_models: true."
+                f"{store.where('jobs')} and run the study again with execution.keep_models: true."
             )
 
     def load(self, job: FoldJob) -> Classifier:
@@ -119,7 +118,7 @@ class KeptNetworks:
         """
         self.require([job])
         context = self._context
-        path = context.store.path(JobFiles(job.key).model)
+        path = context.store.local(JobFiles(job.key).model)
         network, _ = context.plan.trained(job)
         with torch.device("meta"):
             head = build_head(network, context.study.seed, job.fold)
@@ -143,10 +142,10 @@ class KeptNetworks:
         model = variant.model
         if model not in self._trunks:
             context = self._context
-            path = context.plan.weights[model]
-            if path is not None and not Path(path).is_file():
+            path = weights_file(context, model)
+            if path is not None and not path.is_file():
                 raise UserError(f"The weight file {path}, which the networks of {model} start from, is not there.")
-            if hash_weights(None if path is None else Path(path)) != context.plan.networks[model].weights_hash:
+            if hash_weights(path) != context.plan.networks[model].weights_hash:
                 raise UserError(f"The weight file {path} has changed since the networks of {model} were trained on it.")
             trunk = build_trunk(model, context.study.seed)
             load_given_weights(context, trunk, variant)
@@ -247,7 +246,7 @@ def lung_masks(context: Context, on_progress: Callable[[int, int], None] | None 
     packed = network_masks(
         context.shards,
         LungWeights.find(context.study.lungs.weights),
-        Path(context.plan.cache),
+        context.cache,
         device=context.device,
         on_progress=on_progress,
     )

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +10,7 @@ from cxrdist.errors import UserError
 from cxrdist.learn.train import use_determinism
 from cxrdist.run.board import Board, Event, Outcome
 from cxrdist.run.lane import work
+from cxrdist.run.store import Store
 from cxrdist.run.workload import open_workload
 from cxrdist.study.queue import Unit
 
@@ -42,11 +42,11 @@ class InlineExecutor:
         self._threads = threads or os.cpu_count() or 1
 
     def run(
-        self, run_dir: Path, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+        self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
     ) -> dict[str, Outcome]:
         """Do all units and return how each ended."""
         use_determinism(self._threads)
         board = Board(units, retries, listener)
         board.join("inline", "inline")
-        work(board, open_workload(run_dir, self._device), "inline")
+        work(board, open_workload(store, self._device), "inline")
         return board.outcome()

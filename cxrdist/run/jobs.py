@@ -24,7 +24,6 @@ from cxrdist.learn.sources import FeatureSource, ImageSource, Source
 from cxrdist.learn.train import Epoch, Progress, fit, predict
 from cxrdist.learn.weights import load_trunk
 from cxrdist.run.context import Context, Inputs, feature_file
-from cxrdist.run.store import Store
 from cxrdist.run.tracking import Tracker
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
@@ -49,7 +48,7 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
     training, validation, test = (torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part)
     rows = torch.cat([training, validation, test])
     model, source = model_and_source(context, job.variant, network, rows, seed=context.study.seed, fold=job.fold)
-    progress = load_progress(store.path(files.checkpoint), job.fingerprint, Epoch)
+    progress = load_progress(store.local(files.checkpoint), job.fingerprint, Epoch)
     if progress:
         tracker.resume(len(progress.history))
     _write_progress(context, job, lane, progress.history if progress else [])
@@ -106,9 +105,8 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
 
 def do_feature_job(context: Context, unit: FeatureJob) -> None:
     """Pass some images through a frozen trunk and keep what comes out, unless it is there already."""
-    store = Store(Path(context.plan.cache))
     name = feature_file(unit)
-    if store.exists(name):
+    if context.cache.exists(name):
         return
     network = context.plan.networks[unit.variant.model]
     trunk = build_trunk(network.model, context.study.seed)
@@ -124,7 +122,7 @@ def do_feature_job(context: Context, unit: FeatureJob) -> None:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
 
-    store.write_file(name, write)
+    context.cache.write_file(name, write)
 
 
 def machine_facts(device: torch.device) -> dict[str, str | int]:
@@ -166,9 +164,15 @@ def model_and_source(
 
 def load_given_weights(inputs: Inputs, trunk: nn.Module, variant: Variant) -> None:
     """Fill a trunk with the weights that the study starts from; random ones stay as they were drawn."""
-    path = inputs.plan.weights[variant.model]
+    path = weights_file(inputs, variant.model)
     if path is not None:
-        load_trunk(trunk, variant.model, Path(path))
+        load_trunk(trunk, variant.model, path)
+
+
+def weights_file(inputs: Inputs, model: str) -> Path | None:
+    """Return the file of the weights that the study's networks of a model start from; None for random ones."""
+    name = inputs.plan.weights[model]
+    return None if name is None else inputs.cache.local(name)
 
 
 def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch]) -> None:

@@ -4,9 +4,10 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
-from cxrdist.errors import UserError
+from cxrdist.errors import CxrdistError, UserError
 from cxrdist.run.store import Store
 from cxrdist.study import layout
 
@@ -37,6 +38,7 @@ class RunLock:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._hurried = store.hurried()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -44,29 +46,29 @@ class RunLock:
         other = live_driver(self._store)
         if other is not None and (other["host"], other["pid"]) != (socket.gethostname(), os.getpid()):
             raise UserError(
-                f"The run directory {self._store.root} is in use by process {other['pid']} on {other['host']}; "
+                f"The run directory {self._store.where('')} is in use by process {other['pid']} on {other['host']}; "
                 "wait for it, or choose another with --run-dir."
             )
-        self._sign()
+        self._sign(self._store)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._store.remove(layout.DRIVER)
+        # What is said last may be lost: it grows old.
+        with suppress(OSError, CxrdistError):
+            self._hurried.remove(layout.DRIVER)
 
-    def _sign(self) -> None:
+    def _sign(self, store: Store) -> None:
         life = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-        self._store.write_json(layout.DRIVER, life)
+        store.write_json(layout.DRIVER, life)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
-            try:
-                self._sign()
-            except OSError:
-                # A full disk shows where it matters; the sign of life grows old until there is room again.
-                continue
+            # A full disk shows where it matters; the sign of life grows old until there is room again.
+            with suppress(OSError, CxrdistError):
+                self._sign(self._hurried)
 
 
 def _alive(pid: int) -> bool:

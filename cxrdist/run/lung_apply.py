@@ -22,7 +22,7 @@ from cxrdist.lungs.quality import MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.driver import Display, open_tools
 from cxrdist.run.masks import network_masks
-from cxrdist.run.plan_file import cache_folder
+from cxrdist.run.plan_file import cache_of
 from cxrdist.run.store import Store, explained
 
 TABLE = "masks.csv"
@@ -52,11 +52,11 @@ def apply_lungs(
         tools = open_tools(execution, stack)
         found = LungWeights.find(weights, "--weights")
         cohort = load_cohort(manifest, images, None)
-        cache = cache_folder(execution)
+        cache = cache_of(execution)
         shards = prepare_shards(
             cohort,
             Preprocessing(SIDE),
-            cache,
+            cache.root,
             with_masks=False,
             run_chunks=tools.run_chunks,
             on_progress=display.decoded,

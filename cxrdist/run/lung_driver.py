@@ -20,7 +20,7 @@ from cxrdist.run.board import Outcome
 from cxrdist.run.driver import Display, open_tools, settle_failures
 from cxrdist.run.lock import RunLock
 from cxrdist.run.lung_plan import FINAL, LungPlan, MaskedSet, plan_lung_jobs
-from cxrdist.run.plan_file import cache_folder
+from cxrdist.run.plan_file import cache_of
 from cxrdist.run.results import has_diverged, is_done
 from cxrdist.run.store import Store, explained
 from cxrdist.study import layout
@@ -63,16 +63,15 @@ class LungSummary:
     unfinished: dict[str, Outcome]
 
 
-def train_lungs(training: LungTraining, run_dir: Path, display: Display) -> LungSummary:
+def train_lungs(training: LungTraining, store: Store, display: Display) -> LungSummary:
     """Do whatever of a training is not done yet.
 
     Raises:
         UserError: the manifests, the images, the run directory or the cluster do not allow it.
     """
-    store = Store(run_dir)
     with ExitStack() as stack:
-        stack.enter_context(explained(f"The run directory {run_dir}", "choose another with --run-dir"))
-        run_dir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
+        store.create()
         stack.enter_context(RunLock(store))
         tools = open_tools(training.execution, stack)
         plan = _prepare(training, display, tools.run_chunks)
@@ -83,7 +82,7 @@ def train_lungs(training: LungTraining, run_dir: Path, display: Display) -> Lung
             units = [Unit(job.key, job.cost) for job in jobs]
             display.begin(units, {job.key: plan.recipe.epochs for job in jobs})
             try:
-                outcomes = tools.executor.run(run_dir, units, training.execution.retries, display.event)
+                outcomes = tools.executor.run(store, units, training.execution.retries, display.event)
             finally:
                 display.end()
         return LungSummary(plan, settle_failures(store, plan.jobs, outcomes))
@@ -115,7 +114,7 @@ def _prepare(training: LungTraining, display: Display, run_chunks: ChunkRunner |
         shards = prepare_shards(
             one,
             Preprocessing(SIDE),
-            cache_folder(training.execution),
+            cache_of(training.execution).root,
             with_masks=True,
             run_chunks=run_chunks,
             on_progress=display.decoded,

@@ -94,7 +94,7 @@ def _do(
         _write_progress(store, job, lane, recipe.epochs, state.history)
         on_epoch(epoch)
 
-    progress = load_progress(store.path(files.checkpoint), job.fingerprint, LungEpoch)
+    progress = load_progress(store.local(files.checkpoint), job.fingerprint, LungEpoch)
     _write_progress(store, job, lane, recipe.epochs, progress.history if progress else [])
     history = fit_lungs(
         network,
@@ -109,7 +109,7 @@ def _do(
     )
     store.write_file(files.model, lambda path: save_lung_net(path, network, standard, job.fingerprint))
     # As it was written: what is tested is what others will use.
-    segmenter = Segmenter.load(store.path(files.model), device, recipe.precision)
+    segmenter = Segmenter.load(store.local(files.model), device, recipe.precision)
     tested: list[tuple[str, MaskedSet, Sequence[int]]] = [(HELD_OUT, plan.sets[0], job.held_out)]
     if job.key == FINAL:
         tested += [(one.name, one, range(len(one.image_ids))) for one in plan.sets[1:]]

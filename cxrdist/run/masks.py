@@ -18,6 +18,7 @@ from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.lungs.segmenter import LungWeights, Segmenter
 from cxrdist.lungs.train import Precision, lung_precision
+from cxrdist.run.shared_shards import fetched_shards, shards_name
 from cxrdist.run.store import Store
 
 
@@ -26,9 +27,12 @@ class MaskChunk:
     """Images whose masks are made together; picklable."""
 
     index: int
-    shards: Path
+    cache: Store
+    shards: str
+    """Their name in the cache."""
     rows: tuple[int, ...]
-    weights: Path
+    weights: str
+    """Their name in the cache."""
     precision: Precision
 
     def __len__(self) -> int:
@@ -47,16 +51,16 @@ class MadeMasks:
 def segment_chunk(chunk: MaskChunk) -> MadeMasks:
     """Make the masks of a chunk on this process's GPU, or in one thread: then every executor gives the same bytes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = _shards(chunk.shards).take(np.array(chunk.rows, dtype=np.int64))
+    images = _shards(fetched_shards(chunk.cache, chunk.shards)).take(np.array(chunk.rows, dtype=np.int64))
     with _one_thread():
-        masks = _segmenter(chunk.weights, device, chunk.precision).masks(images)
+        masks = _segmenter(chunk.cache.local(chunk.weights), device, chunk.precision).masks(images)
     return MadeMasks(chunk.index, pack_masks(masks))
 
 
 def network_masks(
     shards: ShardSet,
     weights: LungWeights,
-    cache: Path,
+    cache: Store,
     *,
     device: torch.device,
     run_chunks: ChunkRunner | None = None,
@@ -71,7 +75,7 @@ def network_masks(
     Args:
         shards: decoded images.
         weights: of the network.
-        cache: folder for everything that can be made again.
+        cache: what can be made again; `shards` are in it.
         device: where `run_chunks` does its work: a GPU or the CPU; it decides on the precision.
         run_chunks: where masks are made; by default in one process a core, or on this process's GPU.
         on_progress: told the number of masks made so far, and of all that are to be made.
@@ -83,19 +87,20 @@ def network_masks(
     Segmenter.load(weights.path, torch.device("cpu"))
     precision: Precision = "bf16" if lung_precision("auto", device) is torch.bfloat16 else "fp32"
     side = shards.pixels.side
-    store = Store(cache / "lungs" / f"{weights.key(precision, device)}-{side}")
+    store = cache.sub(f"lungs/{weights.key(precision, device)}-{side}")
     hashes = [_image_hash(shards, row) for row in range(len(shards.image_ids))]
     known = _read_known(store)
     missing = list({digest: row for row, digest in enumerate(hashes) if digest not in known}.values())
+    name, weights_name = shards_name(shards), cache.adopt(weights.path)
     chunks = [
-        MaskChunk(index, shards.folder, tuple(missing[start : start + CHUNK_IMAGES]), weights.path, precision)
+        MaskChunk(index, cache, name, tuple(missing[start : start + CHUNK_IMAGES]), weights_name, precision)
         for index, start in enumerate(range(0, len(missing), CHUNK_IMAGES))
     ]
     done = 0
     for made in _run(chunks, device, run_chunks):
         rows = chunks[made.index].rows
         part = dict(zip((hashes[row] for row in rows), made.packed, strict=True))
-        with cache_errors(cache):
+        with cache_errors(cache.root):
             _write_part(store, part)
         known.update(part)
         done += len(rows)
@@ -118,9 +123,9 @@ def _image_hash(shards: ShardSet, row: int) -> bytes:
 def _read_known(store: Store) -> dict[bytes, NDArray[np.uint8]]:
     """Return the masks that are there, by the image's hash; a damaged file counts as none."""
     known: dict[bytes, NDArray[np.uint8]] = {}
-    for path in sorted(store.root.glob("*.arrow")):
+    for name in store.names(""):
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            table = pa.ipc.open_file(pa.memory_map(str(store.local(name)))).read_all()
             packed = table.column("mask").combine_chunks().to_numpy_ndarray()
             hashes = table.column("pixels_sha256").to_pylist()
         except (OSError, pa.ArrowException, KeyError, ValueError):

@@ -1,7 +1,6 @@
 """Making the plan of a study, and writing it where lanes read it."""
 
 import json
-import os
 from pathlib import Path
 
 from cxrdist.cohort.shards import ShardSet
@@ -9,6 +8,8 @@ from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.learn.features import head_pools
 from cxrdist.run.context import Plan
+from cxrdist.run.object_store import open_cache, user_cache
+from cxrdist.run.shared_shards import shards_name
 from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
@@ -25,12 +26,9 @@ from cxrdist.study.plan import (
 from cxrdist.study.recipe import Network, Recipe
 
 
-def cache_folder(execution: ExecutionConfig) -> Path:
-    """Return the folder of decoded images, masks and features: the one given, or the user's cache folder."""
-    if execution.cache is not None:
-        return Path(execution.cache)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "cxrdist"
+def cache_of(execution: ExecutionConfig) -> Store:
+    """Return where decoded images, masks and features are kept: as given, or the user's cache folder."""
+    return open_cache(execution.cache or str(user_cache()), execution.node_cache)
 
 
 def make_plan(
@@ -38,13 +36,12 @@ def make_plan(
     cohort: Cohort,
     folds: Folds,
     shards: ShardSet,
-    mask_file: Path | None,
+    masks: str | None,
     networks: dict[str, Network],
     weights: dict[str, str | None],
 ) -> Plan:
     """Plan every unit of work."""
     recipe = Recipe(**study.training.model_dump())
-    masks = None if mask_file is None else str(mask_file)
     jobs: list[FoldJob] = []
     features: list[FeatureJob] = []
     for variant in make_variants(study.variants.views, study.variants.models):
@@ -60,9 +57,10 @@ def make_plan(
         study=fingerprint([job.fingerprint for job in jobs]),
         cohort=cohort.content_hash,
         pixels=shards.pixels_hash,
-        shards=str(shards.folder),
+        shards=shards_name(shards),
         masks=masks,
-        cache=str(cache_folder(study.execution)),
+        cache=cache_of(study.execution).location,
+        node_cache=study.execution.node_cache,
         recipe=recipe,
         networks=networks,
         weights=weights,

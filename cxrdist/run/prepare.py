@@ -10,13 +10,15 @@ import yaml
 
 from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
-from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
+from cxrdist.cohort.shards import ShardSet, check_quarantine
 from cxrdist.cohort.table import Cohort, load_cohort
+from cxrdist.config.location import is_remote
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.learn.weights import find_weights, hash_weights
 from cxrdist.run.context import Plan, folds_table, write_table
-from cxrdist.run.plan_file import cache_folder, make_plan, pixels_of, write_plan
+from cxrdist.run.plan_file import cache_of, make_plan, pixels_of, write_plan
+from cxrdist.run.shared_shards import shared_shards
 from cxrdist.run.store import Store
 from cxrdist.run.study_masks import (
     StudyMasks,
@@ -162,16 +164,19 @@ def prepare(
     cohort, left_out = with_masks_only(open_cohort(study), study)
     n_asked = len(cohort.image_ids) + len(left_out)
     networks, weights = networks_of(study)
-    cache = cache_folder(study.execution)
+    cache = cache_of(study.execution)
+    cache.create()
+    weights = {model: None if path is None else cache.adopt(Path(path)) for model, path in weights.items()}
     origin = mask_origin(study, cohort)
-    shards = prepare_shards(
-        cohort,
-        Preprocessing(**study.preprocessing.model_dump()),
+    shards = shared_shards(
         cache,
+        on_note,
+        cohort=cohort,
+        preprocessing=Preprocessing(**study.preprocessing.model_dump()),
         with_masks=origin == "files",
-        run_chunks=run_chunks,
+        # Who shares no disk for shards need not share one for images: they are read here.
+        run_chunks=None if is_remote(cache.location) else run_chunks,
         on_progress=on_decoded,
-        on_note=on_note,
     )
     check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
     left_out += shards.quarantine

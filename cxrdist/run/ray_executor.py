@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -24,6 +23,7 @@ from cxrdist.errors import CxrdistError, UserError
 from cxrdist.run.board import Event, Outcome
 from cxrdist.run.ray_metrics import MeasuredBoard
 from cxrdist.run.ray_session import RaySession
+from cxrdist.run.store import Store
 from cxrdist.study.queue import State, Unit
 
 POLL_SECONDS = 0.5
@@ -143,7 +143,7 @@ def run_lane(config: dict[str, Any]) -> None:
     board.join(lane, group)
     use_determinism(config["threads"])
     device = available_device() if config["gpus"] else torch.device("cpu")
-    work(board, open_workload(Path(config["run_dir"]), device), lane)
+    work(board, open_workload(config["store"], device), lane)
 
 
 class RayExecutor:
@@ -171,7 +171,7 @@ class RayExecutor:
         self._resize_seconds = resize_seconds
 
     def run(
-        self, run_dir: Path, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+        self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
     ) -> dict[str, Outcome]:
         """Do all units and return how each ended.
 
@@ -197,7 +197,7 @@ class RayExecutor:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(MeasuredBoard).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
         with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch:
-            trainer = self._trainer(board, lanes, run_dir, scratch)
+            trainer = self._trainer(board, lanes, store, scratch)
             # In a thread of its own: in the main one, Train would take Ctrl-C for itself and end with status 0.
             with ThreadPoolExecutor(1) as pool, ended_with(self._session):
                 fitting = pool.submit(trainer.fit)
@@ -212,13 +212,13 @@ class RayExecutor:
         ray.kill(board)
         return outcome
 
-    def _trainer(self, board: Any, lanes: Lanes, run_dir: Path, scratch: str) -> TorchTrainer:
+    def _trainer(self, board: Any, lanes: Lanes, store: Store, scratch: str) -> TorchTrainer:
         resources: dict[str, float] = {"CPU": lanes.cpus}
         if lanes.gpus:
             resources["GPU"] = lanes.gpus
         return TorchTrainer(
             run_lane,
-            train_loop_config={"board": board, "run_dir": str(run_dir), "threads": lanes.cpus, "gpus": lanes.gpus},
+            train_loop_config={"board": board, "store": store, "threads": lanes.cpus, "gpus": lanes.gpus},
             # Lanes exchange nothing, and NCCL refuses two of them on one GPU.
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(

@@ -134,7 +134,7 @@ def read_validation(store: Store, plan: Plan, classes: Sequence[str]) -> list[Fo
             predictions = _read(store, job, name, classes)
             expected = [folds.image_ids[row] for row in folds.rows(job.fold, Part.VALIDATION)]
             if predictions.cohort_hash != plan.cohort or list(predictions.image_ids) != expected:
-                raise CxrdistError(f"{store.path(name)} does not hold the validation images of {job.key}.")
+                raise CxrdistError(f"{store.where(name)} does not hold the validation images of {job.key}.")
             kept.append(predictions)
     return kept
 
@@ -149,7 +149,7 @@ def _read(store: Store, job: FoldJob, name: str, classes: Sequence[str]) -> Fold
         table = pq.read_table(io.BytesIO(store.read_bytes(name)))
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if json.loads(metadata["classes"]) != list(classes):
-            raise CxrdistError(f"{store.path(name)} holds classes {metadata['classes']}, not those of the study.")
+            raise CxrdistError(f"{store.where(name)} holds classes {metadata['classes']}, not those of the study.")
         index = {label: number for number, label in enumerate(classes)}
         return FoldPredictions(
             variant=job.variant.name,
@@ -160,7 +160,7 @@ def _read(store: Store, job: FoldJob, name: str, classes: Sequence[str]) -> Fold
             probabilities=np.column_stack([table.column(f"p_{name}").to_numpy() for name in classes]),
         )
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise CxrdistError(f"{store.path(name)} cannot be read as predictions: {error}.") from None
+        raise CxrdistError(f"{store.where(name)} cannot be read as predictions: {error}.") from None
 
 
 def collect(store: Store, plan: Plan, classes: Sequence[str], *, partial: bool) -> dict[str, OutOfFold]:

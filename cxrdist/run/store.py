@@ -1,4 +1,4 @@
-"""Artefacts in a folder: written under a temporary name, then renamed, so that a name means a whole file."""
+"""Artefacts by name: written as a whole or not at all, in a folder here, or in an object store elsewhere."""
 
 import errno
 import json
@@ -16,22 +16,52 @@ _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Store:
-    """A folder of artefacts, named by relative paths with forward slashes."""
+    """A folder of artefacts, named by relative paths with forward slashes.
+
+    Artefacts are written under a temporary name, then renamed, so that a name means a whole file.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        """Where files for people, such as the report, are written; of an object store, a copy on this machine."""
 
-    def path(self, name: str) -> Path:
-        """Return where an artefact is or would be."""
+    @property
+    def location(self) -> str:
+        """What `open_store` opens it by, in another process or on another machine."""
+        return str(self.root.absolute())
+
+    def create(self) -> None:
+        """Make sure that artefacts can be written."""
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def sub(self, name: str) -> "Store":
+        """Return the store of what lies in a folder of this one."""
+        return Store(self.root / name)
+
+    def hurried(self) -> "Store":
+        """Return the same store for what is not worth waiting for: it gives up soon where it does not answer."""
+        return self
+
+    def where(self, name: str) -> str:
+        """Return where an artefact is or would be, for people."""
+        return str(self.root / name)
+
+    def local(self, name: str) -> Path:
+        """Return an artefact as a file on this machine; one that is not there is a path without a file."""
         return self.root / name
 
     def exists(self, name: str) -> bool:
         """Return whether the artefact is there."""
-        return self.path(name).is_file()
+        return self.local(name).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of all artefacts in a folder and in those beneath it, sorted."""
+        found = (path.relative_to(self.root) for path in (self.root / folder).rglob("*") if path.is_file())
+        return sorted(path.as_posix() for path in found if not path.name.endswith(".tmp"))
 
     def read_bytes(self, name: str) -> bytes:
         """Return an artefact's content; FileNotFoundError where there is none."""
-        return self.path(name).read_bytes()
+        return (self.root / name).read_bytes()
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return a JSON artefact, or None where it is missing or damaged."""
@@ -51,25 +81,52 @@ class Store:
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
         """Let `write` fill a temporary file beside the artefact, then give it the artefact's name."""
-        target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Two lanes may write the same artefact when one was taken for dead: each has its own temporary name.
-        temporary = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-        try:
+        with whole_file(self.root / name) as temporary:
             write(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+    def adopt(self, path: Path) -> str:
+        """Return a name by which all who open this store find a file of this machine."""
+        return str(path)
 
     def remove(self, *names: str) -> None:
         """Remove artefacts, those that are there."""
         for name in names:
-            self.path(name).unlink(missing_ok=True)
+            (self.root / name).unlink(missing_ok=True)
 
     def remove_leftovers(self, folder: str) -> None:
         """Remove temporary files that a killed process left in `folder`."""
-        for leftover in self.path(folder).glob(".*.tmp"):
+        for leftover in (self.root / folder).glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+
+    def fetch_folder(self, folder: str, check: Callable[[Path], None]) -> None:
+        """Have the files of a folder under `root`, if it is there, which an artefact `index.json` says.
+
+        Args:
+            folder: to which nothing is added once it is there.
+            check: told where it is before it gets its name; what it raises makes it as if it had not come.
+        """
+
+    def publish_folder(self, folder: str) -> None:
+        """Let others see a folder that was written under `root`."""
+
+    def pull(self, folder: str) -> None:
+        """Have all that others wrote into a folder under `root`."""
+
+    def push(self, folder: str) -> None:
+        """Let others see what was written into a folder under `root`."""
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Give a temporary file to fill, and then the target's name to it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Two lanes may write the same artefact when one was taken for dead: each has its own temporary name.
+    temporary = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

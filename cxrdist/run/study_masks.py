@@ -73,7 +73,7 @@ def study_masks(
     study: Study,
     origin: Origin,
     shards: ShardSet,
-    cache: Path,
+    cache: Store,
     *,
     device: torch.device,
     run_chunks: ChunkRunner | None,
@@ -130,22 +130,21 @@ def dropped_for_masks(masks: StudyMasks, shards: ShardSet, cohort: Cohort) -> li
     return [Quarantined(image_id, str(path_of[image_id]), f"{IMPLAUSIBLE} {fault}") for image_id, fault in dropped]
 
 
-def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Path) -> Path:
-    """Write the masks where lanes map them; return the file, whose name is the hash of its content."""
+def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Store) -> str:
+    """Write the masks where lanes map them; return their name in the cache, the hash of their content."""
     digest = hashlib.sha256(f"{shards.pixels.side}:".encode() + "\n".join(shards.image_ids).encode())
     digest.update(masks.packed.tobytes())
     name = f"masks/{digest.hexdigest()}.arrow"
-    store = Store(cache)
-    if not store.exists(name):
+    if not cache.exists(name):
         table = pa.table(
             {
                 "image_id": pa.array(shards.image_ids, pa.string()),
                 "mask": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(masks.packed)),
             }
         )
-        with cache_errors(cache):
-            write_arrow(store, name, table)
-    return store.path(name)
+        with cache_errors(cache.root):
+            write_arrow(cache, name, table)
+    return name
 
 
 def open_masks(path: Path, side: int) -> PackedMasks:

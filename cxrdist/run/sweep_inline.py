@@ -1,7 +1,6 @@
 """The inline executor of a sweep: trials one after another in this process."""
 
 import os
-from pathlib import Path
 
 import torch
 
@@ -18,7 +17,7 @@ class InlineSweeper:
         self._device = device
         self._threads = threads or os.cpu_count() or 1
 
-    def run(self, run_dir: Path, sweep: Sweep, rules: TrialRules) -> None:
+    def run(self, sweep: Sweep, rules: TrialRules) -> None:
         """Do all trials that are left."""
         use_determinism(self._threads)
         opened: dict[str, TrialData] = {}
@@ -26,7 +25,7 @@ class InlineSweeper:
             search, proposal = claimed
             key, number = search.key, proposal.number
             if key not in opened:
-                opened[key] = TrialData(run_dir, key, self._device)
+                opened[key] = TrialData(sweep.store, key, self._device)
             sweep.tell(TrialEvent("started", key, number, "inline"))
 
             def on_step(step: TrialStep, key: str = key, number: int = number) -> None:

@@ -12,8 +12,8 @@ from cxrdist.study.search import TrialRecord
 
 def planned_searches(store: Store) -> list[Search]:
     """Return the searches of a run directory, by name."""
-    found = sorted(store.path(layout.SWEEP).glob("*/*/search.json"))
-    return [read_search(store, "/".join(path.parts[-3:-1]))[0] for path in found]
+    found = [name for name in store.names(layout.SWEEP) if name.endswith("/search.json")]
+    return [read_search(store, "/".join(name.split("/")[-3:-1]))[0] for name in found]
 
 
 def records_of(store: Store, search: Search) -> list[TrialRecord]:

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from cxrdist.errors import CxrdistError, UserError
 from cxrdist.learn.memory import training_bytes
 from cxrdist.learn.train import use_determinism
 from cxrdist.run.inline import required_device
+from cxrdist.run.object_store import open_store
 from cxrdist.run.ray_executor import POLL_SECONDS, ended_with
 from cxrdist.run.ray_session import RaySession
 from cxrdist.run.sweep import Sweep, TrialEvent
@@ -84,7 +84,7 @@ class TuneSweeper:
         self._threads = threads
         self._uses_gpus = uses_gpus
 
-    def run(self, run_dir: Path, sweep: Sweep, rules: TrialRules) -> None:
+    def run(self, sweep: Sweep, rules: TrialRules) -> None:
         """Do all trials that are left.
 
         Raises:
@@ -99,7 +99,7 @@ class TuneSweeper:
         # Tune works in a thread of its own (in the main one it would take Ctrl-C for itself); a display has one thread.
         sweep.listener = events.put
         facts = {
-            "run_dir": str(run_dir),
+            "run_dir": sweep.store.location,
             "threads": int(resources["cpu"]),
             "device": "auto" if "gpu" in resources else "cpu",
             "rules": {**vars(rules), "tracking": rules.tracking.model_dump()},
@@ -145,7 +145,7 @@ class TuneSweeper:
             return {"cpu": threads}
         memory = ray.get(ray.remote(num_gpus=0.01)(_gpu_memory).remote())
         needed = max(
-            trial_bytes(search, TrialData(sweep.store.root, search.key, torch.device("cpu")).n_images)
+            trial_bytes(search, TrialData(sweep.store, search.key, torch.device("cpu")).n_images)
             for search in sweep.searches.values()
         )
         return {"cpu": threads, "gpu": gpu_share(needed, memory)}
@@ -178,7 +178,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _open(run_dir: str, key: str, device: Literal["auto", "cpu"]) -> TrialData:
-    return TrialData(Path(run_dir), key, required_device(device))
+    return TrialData(open_store(run_dir), key, required_device(device))
 
 
 def _gpu_memory() -> int:

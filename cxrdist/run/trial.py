@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,8 +79,8 @@ class TrialProgress:
 class TrialData:
     """Everything that the trials of one search may see."""
 
-    def __init__(self, run_dir: Path, key: str, device: torch.device) -> None:
-        self.store = Store(run_dir)
+    def __init__(self, store: Store, key: str, device: torch.device) -> None:
+        self.store = store
         self.search, self.images = read_search(self.store, key)
         self.inputs = Inputs(read_plan(self.store), self.images.folds.image_ids, device, self.images.rows)
         self.labels = torch.from_numpy(self.images.labels.copy())
@@ -197,7 +196,7 @@ def _do_fold(
     network, recipe = with_settings(search.network, search.recipe, proposal.settings)
     training, held_out = (torch.from_numpy(data.images.folds.rows(fold, part)) for part in (Part.TRAINING, Part.TEST))
     mark = f"{_mark(search, proposal)} {fold}"
-    checkpoint = load_progress(store.path(files.checkpoint(number)), mark, Epoch)
+    checkpoint = load_progress(store.local(files.checkpoint(number)), mark, Epoch)
     if checkpoint is None or len(checkpoint.history) != len(progress.epoch_scores):
         checkpoint = None
         progress.begin_fold()

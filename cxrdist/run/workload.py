@@ -1,7 +1,5 @@
 """What kind of work a run directory holds: its plan says so."""
 
-from pathlib import Path
-
 import torch
 
 from cxrdist.run.context import Context
@@ -13,9 +11,8 @@ from cxrdist.run.study_work import StudyWorkload
 from cxrdist.study import layout
 
 
-def open_workload(run_dir: Path, device: torch.device) -> Workload:
-    """Open the study, or the training of the lung network, that was planned in `run_dir`."""
-    store = Store(run_dir)
+def open_workload(store: Store, device: torch.device) -> Workload:
+    """Open the study, or the training of the lung network, that was planned in a run directory."""
     if (store.read_json(layout.PLAN) or {}).get("kind") == LUNGS:
         return LungWorkload(store, device)
-    return StudyWorkload(Context(run_dir, device))
+    return StudyWorkload(Context(store, device))

@@ -17,6 +17,7 @@ from cxrdist.report.scores import all_scores
 from cxrdist.report.style import Picture
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
+from cxrdist.run.store import Store
 from tests.integration.conftest import STUDY, Command, assert_one_sentence, rows_of, run_here, write_rows
 from tests.unit.report_examples import VARIANTS, small_results
 
@@ -58,7 +59,7 @@ def train(folder: Path, name: str, images: Path, cache: Path, *settings: str) ->
         settings=[f"execution.cache={cache}", "training.epochs=2", *settings],
         overrides={"cohort.images": str(images), "execution.executor": "inline"},
     )
-    assert not run_study(study, folder / name, ConsoleDisplay(Console(file=io.StringIO()))).unfinished
+    assert not run_study(study, Store(folder / name), ConsoleDisplay(Console(file=io.StringIO()))).unfinished
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:

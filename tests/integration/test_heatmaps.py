@@ -55,7 +55,7 @@ def train(folder, phantoms, cache, *settings):
     (folder / "study.yaml").write_text(STUDY.format(manifest=phantoms / "manifest.csv"))
     overrides = {"cohort.images": str(phantoms), "execution.cache": str(cache), "execution.executor": "inline"}
     study = load_study(folder / "study.yaml", settings=settings, overrides=overrides)
-    assert not run_study(study, folder / "run", ConsoleDisplay(Console(quiet=True))).unfinished
+    assert not run_study(study, Store(folder / "run"), ConsoleDisplay(Console(quiet=True))).unfinished
     return folder / "run"
 
 
@@ -83,7 +83,7 @@ def read(run, name):
 
 
 def rows_tested(run, fold):
-    return Context(run, torch.device("cpu")).folds.rows(fold, Part.TEST)
+    return Context(Store(run), torch.device("cpu")).folds.rows(fold, Part.TEST)
 
 
 def give_network(run, source, target):
@@ -129,7 +129,7 @@ def test_shares_are_shares_and_the_area_is_that_of_the_mask_in_the_view(explaine
     assert (np.isnan(inside) == ~has_heat).all()
     assert ((inside[has_heat] >= 0) & (inside[has_heat] <= 1)).all()
     assert inside[has_heat].std() > 0
-    context = Context(run, torch.device("cpu"))
+    context = Context(Store(run), torch.device("cpu"))
     assert context.masks is not None
     masks = torch.from_numpy(context.masks.take(np.arange(len(context.image_ids))))
     if variant.startswith("lung_box"):
@@ -161,7 +161,7 @@ def test_another_folds_network_changes_nothing_and_its_own_changes_the_maps(run)
 
 
 def test_an_image_is_never_explained_by_a_network_that_did_not_test_it(run):
-    context = Context(run, torch.device("cpu"))
+    context = Context(Store(run), torch.device("cpu"))
     job = context.jobs["whole-resnet34/fold-0"]
     rows = rows_tested(run, 1)[:1]
     with pytest.raises(ValueError, match="did not test"):
@@ -338,7 +338,7 @@ def test_a_study_that_kept_no_networks_or_tests_no_such_image_says_so(tmp_path, 
     result = run_here("heatmaps", str(run))
     words = ["1 of 1 fold jobs", "whole-resnet34/fold-0", "execution.keep_models: true"]
     assert_one_sentence(result, 2, words)
-    context = Context(run, torch.device("cpu"))
+    context = Context(Store(run), torch.device("cpu"))
     trained = context.image_ids[int(context.folds.rows(0, Part.TRAINING)[0])]
     result = run_here("heatmaps", str(run), "--image", trained)
     assert_one_sentence(result, 2, [f"No fold of the study tests the image '{trained}'"])
@@ -351,7 +351,7 @@ def test_a_study_without_masks_takes_those_of_the_lung_network(tmp_path, phantom
     status, output = run_here("heatmaps", str(run))
     assert status == 0, output
     columns, _ = read(run, "whole-resnet34")
-    context = Context(run, torch.device("cpu"))
+    context = Context(Store(run), torch.device("cpu"))
     assert context.masks is None
     masks = lung_masks(context).take(np.arange(len(context.image_ids)))
     assert columns["area"] == pytest.approx(masks.mean(axis=(1, 2)).tolist(), abs=1e-12)

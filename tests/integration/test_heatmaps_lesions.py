@@ -13,6 +13,7 @@ from cxrdist.config import load_study
 from cxrdist.learn.heatmaps import enlarge, hits, peaks
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
+from cxrdist.run.store import Store
 from cxrdist.study.layout import HeatFiles
 from tests.integration.conftest import rows_of, run_here, write_rows
 
@@ -46,7 +47,7 @@ def found(tmp_path_factory):
     (folder / "study.yaml").write_text(STUDY.format(manifest=images / "two.csv"))
     overrides = {"cohort.images": str(images), "execution.cache": str(folder / "cache")}
     study = load_study(folder / "study.yaml", settings=(), overrides=overrides)
-    assert not run_study(study, folder / "run", ConsoleDisplay(Console(quiet=True))).unfinished
+    assert not run_study(study, Store(folder / "run"), ConsoleDisplay(Console(quiet=True))).unfinished
     status, output = run_here("heatmaps", str(folder / "run"), "--class", "true")
     assert status == 0, output
     return {view: of_ill_images(folder, view) for view in ("whole", "segmented")}

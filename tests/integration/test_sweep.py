@@ -196,7 +196,7 @@ def prepared_study(marked: Path, run: Path, *settings: str) -> tuple[Prepared, S
     )
     store = Store(run)
     run.mkdir()
-    run_sweep(study, run, Quiet())
+    run_sweep(study, store, Quiet())
     return prepare(study, store, device=lambda: torch.device("cpu")), store
 
 
@@ -233,7 +233,7 @@ def trials_of(prepared: Prepared, cohort: Cohort, store: Store, fold: int) -> li
     (search,) = plan_searches(study, cohort, prepared.folds.n_folds, plan, images)
     write_search(store, search, images[fold])
     sweep = Sweep(store, [search])
-    InlineSweeper(1, torch.device("cpu")).run(store.root, sweep, TrialRules.of(study, None))
+    InlineSweeper(1, torch.device("cpu")).run(sweep, TrialRules.of(study, None))
     found = [read_record(store, search.key, search.fingerprint, number) for number in range(search.trials)]
     return [record for record in found if record is not None]
 

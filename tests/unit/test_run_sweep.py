@@ -358,7 +358,7 @@ def open_trials(folder: Path, selection: Selection = "last", **changed) -> Trial
     parts = np.stack([np.where(half, Part.TEST, Part.TRAINING), np.where(half, Part.TRAINING, Part.TEST)])
     ids = [f"i{row:02}" for row in range(N_IMAGES)]
     write_search(store, own, SearchImages(np.arange(N_IMAGES), labels, Folds(ids, parts.astype(np.int8))))
-    return TrialData(store.root, own.key, CPU)
+    return TrialData(store, own.key, CPU)
 
 
 @pytest.fixture(scope="module")
