@@ -2,8 +2,9 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -11,62 +12,86 @@ from cxrdist.cli.help import OrderedGroup, WithExamples
 
 INTERRUPTED = 130
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 _TO = click.option(
-    "--to", "address", required=True, metavar="ADDRESS", help="The cluster's dashboard, http://HOST:PORT."
+    "--to",
+    required=True,
+    metavar="ADDRESS|slurm|kuberay",
+    help="A Ray cluster's dashboard, http://HOST:PORT; or SLURM; or Kubernetes with KubeRay.",
 )
+_NAMESPACE = click.option("--namespace", metavar="NAME", help="kuberay: of Kubernetes; by default kubectl's own.")
+
+
+def _where_jobs_are(function: _F) -> _F:
+    """Add the options that say where jobs are looked for."""
+    run_dir = click.option(
+        "--run-dir", metavar="DIR", help="slurm: find its jobs when SLURM has forgotten them (after minutes), too."
+    )
+    return _TO(_NAMESPACE(run_dir(function)))
 
 
 @click.command(
     cls=WithExamples,
     epilog="""
-    cxrdist submit jobs/smoke.yaml --to http://127.0.0.1:8265 --images /shared/phantoms --run-dir /shared/runs/smoke
-    cxrdist submit study.yaml --to http://127.0.0.1:8265 --images /shared/images --run-dir /shared/runs/1 --detach
+    cxrdist submit study.yaml --to http://127.0.0.1:8265 --images /shared/images --run-dir /shared/runs/1
+    cxrdist submit study.yaml --to slurm --images /shared/images --run-dir /shared/runs/1 --slurm nodes=2
+    cxrdist submit study.yaml --to kuberay --images /shared/images --run-dir /shared/runs/1 --image REGISTRY/cxrdist:1
     """,
 )
 @click.argument("study", type=click.Path(path_type=Path, dir_okay=False))
 @_TO
 @click.option("--images", required=True, metavar="DIR", help="Folder of the images, as the cluster sees it.")
 @click.option("--run-dir", required=True, metavar="DIR", help="Where everything is kept, as the cluster sees it.")
+@click.option("--manifest", metavar="FILE", help="The manifest, as the cluster sees it; by default it is sent along.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the study file. Repeatable."
 )
 @click.option(
+    "--slurm",
+    multiple=True,
+    metavar="OPTION[=VALUE]",
+    help="slurm: a long option of sbatch: nodes=2, gpus-per-node=4, time=12:00:00, partition=gpu. Repeatable.",
+)
+@click.option("--image", metavar="IMAGE", help="kuberay: the container image; needed.")
+@_NAMESPACE
+@click.option("--workers", type=click.IntRange(min=1), help="kuberay: the most worker pods; 4.")
+@click.option("--gpus-per-worker", type=click.IntRange(min=0), help="kuberay: GPUs of each worker pod; 1.")
+@click.option(
     "--follow/--detach", default=True, help="Show the job's output and end with its status (default), or not."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 def submit(
     study: Path,
-    address: str,
+    to: str,
     images: str,
     run_dir: str,
+    manifest: str | None,
     settings: tuple[str, ...],
     follow: bool,  # noqa: FBT001 - click passes by name
     dry_run: bool,  # noqa: FBT001
+    **options: Any,
 ) -> None:
-    """Run a study as a job of a Ray cluster.
+    """Run a study as a job of a Ray cluster, of SLURM, or of Kubernetes.
 
-    Sends the study file, its manifest and this software through the cluster's job server. The cluster needs the same
-    versions of the dependencies; images, run directory and cache are folders that all its machines see. To resume a
-    study, submit it again with the same --run-dir.
+    Sends the study file and its manifest, to a Ray cluster this software, too; elsewhere it is installed. Images, run
+    directory and cache are places that all machines see. To resume a study, submit it again with the same --run-dir.
     """
     from cxrdist.config import load_study
-    from cxrdist.run.ray_jobs import RayJobs, pack, submission_name
+    from cxrdist.run.job_package import pack, submission_name
+    from cxrdist.run.job_servers import connect
 
-    loaded = load_study(study, settings=settings)
-    loaded = loaded.model_copy(update={"cohort": loaded.cohort.model_copy(update={"images": _absolute(images)})})
-    package = pack(loaded, run_dir)
-    name = submission_name(loaded, time.time())
-    for path, content in package.files.items():
-        click.echo(f"{path}  {len(content):,} bytes")
-    click.echo(f"on the cluster: {' '.join(package.entrypoint)}")
+    package = pack(load_study(study, settings=settings), run_dir, images, manifest)
+    name = submission_name(package.study.name, time.time())
+    server = connect(to, **options)
     if dry_run:
-        click.echo("nothing was sent (--dry-run)")
+        click.echo(server.preview(package, name), nl=False)
+        click.echo("nothing was sent (--dry-run)", err=True)
         return
-    jobs = RayJobs(address)
-    jobs.submit(package, name, loaded.name)
-    click.echo(f"job {name} was submitted to {address}")
+    number = server.submit(package, name)
+    click.echo(f"job {name} was submitted to {to}" + (f" as number {number}" if number else ""))
     if follow:
-        _follow(jobs, name, address)
+        _follow(server, name, to, options["namespace"])
 
 
 @click.group(cls=OrderedGroup)
@@ -78,41 +103,42 @@ def jobs() -> None:
     name="list",
     epilog="""
     cxrdist jobs list --to http://127.0.0.1:8265
+    cxrdist jobs list --to slurm --run-dir /shared/runs/1
+    cxrdist jobs list --to kuberay --namespace studies
     """,
 )
-@_TO
-def list_jobs(address: str) -> None:
+@_where_jobs_are
+def list_jobs(to: str, **options: Any) -> None:
     """List the studies that were submitted, the latest first."""
     from rich.console import Console
     from rich.table import Table
 
-    from cxrdist.run.ray_jobs import RayJobs, job_rows
+    from cxrdist.run.job_servers import connect
 
     table = Table(box=None, header_style="bold")
-    for title in ("job", "study", "state", "started"):
+    for title in ("job", "study", "state", "started", "number"):
         table.add_column(title, no_wrap=True)
-    for row in job_rows(RayJobs(address).jobs()):
-        table.add_row(*row)
+    for job in connect(to, **options).jobs():
+        table.add_row(job.name, job.study, job.state, job.started, job.number)
     Console().print(table)
 
 
 @jobs.command(
     epilog="""
     cxrdist jobs logs my-study-20261124-101500 --to http://127.0.0.1:8265
-    cxrdist jobs logs my-study-20261124-101500 --to http://127.0.0.1:8265 --follow
+    cxrdist jobs logs my-study-20261124-101500 --to slurm --follow
     """
 )
 @click.argument("name", metavar="JOB")
-@_TO
+@_where_jobs_are
 @click.option("--follow", is_flag=True, help="Until the job ends, and end with its status.")
-def logs(name: str, address: str, follow: bool) -> None:  # noqa: FBT001 - click passes by name
+def logs(name: str, to: str, follow: bool, **options: Any) -> None:  # noqa: FBT001 - click passes by name
     """Show what a job has printed."""
-    from cxrdist.run.ray_jobs import RayJobs
+    from cxrdist.run.job_servers import connect
 
-    server = RayJobs(address)
+    server = connect(to, **options)
     if follow:
-        server.job(name)
-        _follow(server, name, address)
+        _follow(server, name, to, options["namespace"])
     else:
         click.echo(server.logs(name), nl=False)
 
@@ -120,33 +146,27 @@ def logs(name: str, address: str, follow: bool) -> None:  # noqa: FBT001 - click
 @jobs.command(
     epilog="""
     cxrdist jobs stop my-study-20261124-101500 --to http://127.0.0.1:8265
+    cxrdist jobs stop my-study-20261124-101500 --to kuberay
     """
 )
 @click.argument("name", metavar="JOB")
-@_TO
-def stop(name: str, address: str) -> None:
+@_where_jobs_are
+def stop(name: str, to: str, **options: Any) -> None:
     """Stop a job in order; submit the study again to resume it."""
-    from cxrdist.run.ray_jobs import RayJobs
+    from cxrdist.run.job_servers import connect
 
-    if RayJobs(address).stop(name):
+    if connect(to, **options).stop(name):
         click.echo(f"job {name} was asked to stop; what was done is kept")
     else:
         click.echo(f"job {name} is not running")
 
 
-def _follow(jobs: Any, name: str, address: str) -> None:
+def _follow(server: Any, name: str, to: str, namespace: str | None) -> None:
     try:
-        status = jobs.follow(name, lambda text: click.echo(text, nl=False), click.echo)
+        status = server.follow(name, lambda text: click.echo(text, nl=False), click.echo)
     except KeyboardInterrupt:
-        click.echo(f"\nThe job goes on; `cxrdist jobs logs {name} --to {address} --follow` shows it again.")
+        where = f"{to} --namespace {namespace}" if namespace else to
+        click.echo(f"\nThe job goes on; `cxrdist jobs logs {name} --to {where} --follow` shows it again.")
         sys.exit(INTERRUPTED)
     if status:
         sys.exit(status)
-
-
-def _absolute(folder: str) -> str:
-    from cxrdist.errors import UserError
-
-    if not Path(folder).is_absolute():
-        raise UserError(f"--images is {folder!r}, but should be an absolute path that all machines of the cluster see.")
-    return folder

@@ -17,7 +17,8 @@ class MeasuredBoard(Board):
         for state in State:
             self._gauge(JOBS, "Units of a study by state.", ("state",)).set(states.count(state), {"state": str(state)})
         if event.kind == "epoch":
-            self._gauge(EPOCH, "Epoch of a fold job.", ("job",)).set(event.epoch, {"job": event.key})
+            # Prometheus has a label `job` of its own.
+            self._gauge(EPOCH, "Epoch of a fold job.", ("fold_job",)).set(event.epoch, {"fold_job": event.key})
             speed = dict(event.measures).get("images_per_second")
             if speed is not None:
                 gauge = self._gauge(SPEED, "Images trained and validated on each second, by lane.", ("lane",))

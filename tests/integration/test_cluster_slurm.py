@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Workplace, wait_until
+from tests.integration.conftest import Workplace, assert_one_sentence, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm" / "study.sbatch"
+SIZES = ("cpus-per-task=2", "mem=1G")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue")
 SECONDS = 240.0
 
@@ -103,8 +104,25 @@ class Slurm:
 
     def submit(self, *arguments: str) -> str:
         """Submit a study; return the number of its job."""
-        sizes = ("--cpus-per-task=2", "--mem=1G", f"--output={self.folder}/%j.log")
+        sizes = (*(f"--{size}" for size in SIZES), f"--output={self.folder}/%j.log")
         return self.ask("sbatch", "--parsable", *sizes, str(SCRIPT), *arguments).strip()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start our command line on this SLURM's login node."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cxrdist", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Run our command line to its end; return its exit status and what it printed."""
+        with self.start(*arguments) as process:
+            output, _ = process.communicate(timeout=SECONDS)
+        return process.returncode, output
 
     def job(self, number: str) -> dict[str, str]:
         """Return what SLURM says of a job."""
@@ -122,7 +140,7 @@ class Slurm:
 
     def log(self, number: str) -> str:
         """Return what a job has printed."""
-        return (self.folder / f"{number}.log").read_text()
+        return Path(self.job(number)["StdOut"]).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -194,26 +212,40 @@ def test_the_scripts_own_requests_are_accepted_and_impossible_ones_are_not(slurm
         slurm.ask("sbatch", "--test-only", "--gpus-per-node=2", str(SCRIPT), "run", "study.yaml")
 
 
+def submission(workplace: Workplace, *more: str, run_dir: str = "run") -> list[str]:
+    """Arguments of `cxrdist submit` for the study."""
+    where = ["--images", str(workplace.images), "--run-dir", str(workplace.folder / run_dir)]
+    sizes = [word for size in SIZES for word in ("--slurm", size)]
+    cache = ["--set", f"execution.cache={workplace.cache}"]
+    return ["submit", str(workplace.study), "--to", "slurm", *where, *cache, *sizes, *more]
+
+
 def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
     slurm: Slurm, workplace: Workplace, undisturbed: dict[str, bytes]
 ) -> None:
     before = scratch_folders()
     run_dir = workplace.folder / "run"
-    number = slurm.submit(*workplace.arguments(executor="ray"))
-    slurm.wait(number, lambda: bool(done_jobs(run_dir)))
-    (token_file,) = slurm.token_files
-    assert token_file.stat().st_mode & 0o777 == 0o600
-    assert token_file.read_text() not in slurm.log(number)
+    with slurm.start(*submission(workplace)) as follower:
+        assert follower.stdout is not None
+        name, number = re.findall(r"^job (\S+) was submitted to slurm as number (\d+)$", follower.stdout.readline())[0]
+        slurm.wait(number, lambda: bool(done_jobs(run_dir)))
+        (token_file,) = slurm.token_files
+        assert token_file.stat().st_mode & 0o777 == 0o600
+        assert token_file.read_text() not in slurm.log(number)
 
-    slurm.ask("scancel", "--batch", "--signal=USR1", number)
-    slurm.wait(number, lambda: slurm.job(number)["Restarts"] == "1")
-    first = done_jobs(run_dir)
-    assert len(first) < 4, "interrupted too late to show anything"
-    assert "Interrupted; what was done is kept" in slurm.log(number)
-    assert not (run_dir / "driver.json").exists()
+        slurm.ask("scancel", "--batch", "--signal=USR1", number)
+        slurm.wait(number, lambda: slurm.job(number)["Restarts"] == "1")
+        first = done_jobs(run_dir)
+        assert len(first) < 4, "interrupted too late to show anything"
+        assert "Interrupted; what was done is kept" in slurm.log(number)
+        assert not (run_dir / "driver.json").exists()
 
-    slurm.wait(number, lambda: slurm.job(number)["JobState"] == "COMPLETED")
+        slurm.wait(number, lambda: slurm.job(number)["JobState"] == "COMPLETED")
+        followed = follower.stdout.read()
+    assert follower.returncode == 0, followed
     log = slurm.log(number)
+    assert [line for line in followed.splitlines() if "is waiting: SLURM's reason" not in line] == log.splitlines()
+    assert slurm.run("jobs", "logs", name, "--to", "slurm") == (0, log)
     assert f"{len(first)} of 4 fold jobs were done before" in log
     assert len(log.split("is ready")) - 1 >= 4, "two nodes, twice"
     assert {job: done_jobs(run_dir)[job] for job in first} == first
@@ -223,6 +255,48 @@ def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
     assert workplace.results("run") == undisturbed
     assert slurm.token_files == []
     assert scratch_folders() <= before
+
+
+def test_a_stopped_study_ends_in_order_keeps_its_checkpoint_and_stays_stopped(
+    slurm: Slurm, workplace: Workplace
+) -> None:
+    run_dir = workplace.folder / "run"
+    long = ("--detach", "--slurm", "nodes=1", "--set", "training.epochs=20000")
+    status, output = slurm.run(*submission(workplace, *long))
+    assert status == 0, output
+    name, number = re.findall(r"^job (\S+) was submitted to slurm as number (\d+)$", output)[0]
+    slurm.wait(number, lambda: bool([*run_dir.glob("jobs/*/*/checkpoint.safetensors")]))
+    listed = next(line.split() for line in slurm.run("jobs", "list", "--to", "slurm")[1].splitlines() if name in line)
+    assert (listed[:3], listed[-1]) == ([name, "tiny", "running"], number)
+
+    status, output = slurm.run("jobs", "stop", name, "--to", "slurm")
+    assert (status, output) == (0, f"job {name} was asked to stop; what was done is kept\n")
+    status, output = slurm.run("jobs", "logs", number, "--to", "slurm", "--follow")
+    assert status == 130, output
+    assert "Interrupted; what was done is kept" in output
+    assert [*run_dir.glob("jobs/*/*/checkpoint.safetensors")]
+    # Asked of the script, which ends Ray after the study; a plain scancel, which ends both at once, would be CANCELLED.
+    ended = slurm.job(number)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "130:0", "0")
+    assert slurm.token_files == []
+    assert slurm.run("jobs", "stop", name, "--to", "slurm") == (0, f"job {name} is not running\n")
+
+
+def test_what_slurm_refuses_is_said_in_its_words_and_leaves_nothing(slurm: Slurm, workplace: Workplace) -> None:
+    nowhere = slurm.run(*submission(workplace, "--slurm", "partition=nowhere"))
+    assert_one_sentence(nowhere, 2, ["sbatch refused", "nowhere"])
+    assert [*workplace.folder.glob("run/submitted/*")] == []
+    assert_one_sentence(slurm.run("jobs", "logs", "nobody", "--to", "slurm"), 2, ["'nobody'", "jobs there"])
+    assert_one_sentence(slurm.run("jobs", "stop", "999999", "--to", "slurm"), 2, ["'999999'", "jobs there"])
+
+
+def test_a_job_that_waits_is_taken_back(slurm: Slurm, workplace: Workplace) -> None:
+    _, output = slurm.run(*submission(workplace, "--detach", "--slurm", "begin=now+1hour"))
+    name, number = re.findall(r"^job (\S+) was submitted to slurm as number (\d+)$", output)[0]
+    assert slurm.run("jobs", "logs", name, "--to", "slurm") == (0, "")
+    assert slurm.run("jobs", "stop", name, "--to", "slurm")[0] == 0
+    assert slurm.job(number)["JobState"] == "CANCELLED"
+    assert slurm.run("jobs", "logs", name, "--to", "slurm", "--follow")[0] != 0
 
 
 def test_a_cancelled_study_stays_cancelled(slurm: Slurm, workplace: Workplace) -> None:

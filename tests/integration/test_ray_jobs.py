@@ -17,7 +17,7 @@ import pytest
 
 from cxrdist.config import load_study
 from cxrdist.errors import UserError
-from cxrdist.run.ray_jobs import pack
+from cxrdist.run.job_package import pack
 from tests.integration.conftest import STUDY, assert_one_sentence
 
 START_SECONDS = 120
@@ -180,11 +180,11 @@ def test_a_package_holds_the_study_and_its_manifest_and_no_key(
     study: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
-    loaded = load_study(study, overrides={"cohort.images": str(phantoms)})
-    package = pack(loaded, "/runs/1")
+    loaded = load_study(study)
+    package = pack(loaded, "/runs/1", str(phantoms))
     assert sorted(package.files) == ["manifest/manifest.csv", "study.yaml"]
     assert package.files["manifest/manifest.csv"] == (phantoms / "manifest.csv").read_bytes()
     assert b"address: auto" in package.files["study.yaml"]
     assert not any(b"0123456789abcdef" in content for content in package.files.values())
     with pytest.raises(UserError, match="absolute path"):
-        pack(loaded, "runs/1")
+        pack(loaded, "runs/1", str(phantoms))

@@ -156,6 +156,9 @@ def test_shellcheck_finds_nothing() -> None:
     shellcheck = program("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    scripts = [ROOT / "cluster" / "slurm" / "study.sbatch", *(ROOT / ".ci").iterdir()]
+    folders = (ROOT / name for name in ("cluster", "cxrdist", ".ci", "tests", "benchmarks", "jobs"))
+    scripts = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".sh", ".sbatch")]
+    scripts.append(ROOT / ".ci" / "run")
+    assert len(scripts) >= 3
     done = subprocess.run([shellcheck, *map(str, scripts)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")

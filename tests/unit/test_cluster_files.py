@@ -234,6 +234,17 @@ def test_the_dashboard_shows_all_metrics_of_ours_and_no_other() -> None:
     assert set(shown) == set(exported)
 
 
+def test_a_curves_name_is_a_label_that_prometheus_leaves_as_it_is() -> None:
+    panels = json.loads((CLUSTER / "monitoring" / "grafana-dashboard.json").read_text())["panels"]
+    targets = [target for panel in panels for target in panel.get("targets", []) if "cxrdist_" in target["expr"]]
+    shown = {label for target in targets for label in re.findall(r"{{(\w+)}}", target.get("legendFormat", ""))}
+    tags = set(re.findall(r'\("(\w+)",\)', (ROOT / "cxrdist" / "run" / "ray_metrics.py").read_text()))
+    assert shown <= tags
+    assert tags & {"job", "instance"} == set()
+    documented = (CLUSTER / "monitoring" / "README.md").read_text()
+    assert all(f"| `{tag}` |" in documented for tag in tags)
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
 def test_a_readme_names_commands_and_files_that_exist(readme: Path) -> None:
     text = readme.read_text().replace("\\\n", " ")

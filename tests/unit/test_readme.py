@@ -10,7 +10,10 @@ from click.testing import CliRunner
 from cxrdist.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "data_manifests/README.md", "cluster/README.md", "benchmarks/RESULTS.md"]
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "data_manifests/README.md", "jobs/README.md", "benchmarks/RESULTS.md"),
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("cluster/**/README.md")),
+]
 
 
 def commands(text: str) -> list[list[str]]:

@@ -1,0 +1,105 @@
+"""A study packed for a cluster: the files that go along, and the command that is run there."""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cxrdist.config import Study
+from cxrdist.config.location import is_remote, parse_bucket
+from cxrdist.errors import UserError
+
+MANIFEST_FOLDER = "manifest"
+STUDY_FILE = "study.yaml"
+
+_LONGEST_NAME = 47
+"""Of KubeRay's jobs, whose rule is the strictest."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is sent to a cluster."""
+
+    study: Study
+    """As it is read there."""
+    run_dir: str
+    """As all machines of the cluster see it."""
+    files: dict[str, bytes]
+    """Content by name, relative to the folder that the study file will lie in."""
+
+    def arguments(self, folder: str = "") -> tuple[str, ...]:
+        """Return the arguments of `cxrdist` on the cluster.
+
+        Args:
+            folder: that the files lie in, empty or with a slash at its end.
+        """
+        return ("run", f"{folder}{STUDY_FILE}", "--run-dir", self.run_dir)
+
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder."""
+        for name, content in self.files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+
+
+def pack(study: Study, run_dir: str, images: str, manifest: str | None = None) -> Package:
+    """Pack a study for a cluster.
+
+    Args:
+        study: with absolute paths; those of weights and cache are paths of the cluster.
+        run_dir: a folder, or a place in an object store, that all machines of the cluster see.
+        images: a folder that they see.
+        manifest: a file that they see; without one, the study's own goes along.
+
+    Raises:
+        UserError: the manifest cannot be read, or a location is not one that all machines see.
+    """
+    if is_remote(run_dir):
+        parse_bucket(run_dir, "--run-dir")
+    else:
+        _require_path("--run-dir", run_dir, ", or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+    _require_path("--images", images)
+    data = study.model_dump(mode="json")
+    files = {}
+    if manifest is None:
+        own = study.manifest_path()
+        manifest = f"{MANIFEST_FOLDER}/{own.name}"
+        files[manifest] = _content(own)
+    else:
+        _require_path("--manifest", manifest)
+    data["cohort"] |= {"manifest": manifest, "images": images}
+    data["execution"] |= {"executor": "ray", "address": "auto"}
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return Package(Study.model_validate(data), run_dir, {STUDY_FILE: text.encode(), **files})
+
+
+def submission_name(study: str, now: float) -> str:
+    """Return a name for a job, new each second: a study that is submitted again continues under another.
+
+    All servers take it: at most 47 lower-case letters, digits and hyphens, the first one a letter.
+    """
+    stamp = time.strftime("-%Y%m%d-%H%M%S", time.localtime(now))
+    plain = re.sub(r"[^a-z0-9]+", "-", study.lower())
+    if not plain[:1].isalpha():
+        plain = f"study-{plain}"
+    return plain[: _LONGEST_NAME - len(stamp)].rstrip("-") + stamp
+
+
+def _content(manifest: Path) -> bytes:
+    try:
+        return manifest.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"The manifest {str(manifest)!r} cannot be read ({error.strerror}); name one that lies on the cluster by "
+            "--manifest."
+        ) from None
+
+
+def _require_path(option: str, location: str, otherwise: str = "") -> None:
+    if not Path(location).is_absolute():
+        raise UserError(
+            f"{option} is {location!r}, but should be an absolute path that all machines of the cluster see{otherwise}."
+        )
