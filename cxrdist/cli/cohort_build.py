@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cxrdist.cli.cohort_check import CheckDisplay
+from cxrdist.cli.cohort_check import check_display
 from cxrdist.cli.help import WithExamples
 from cxrdist.errors import UserError
 
@@ -78,15 +78,15 @@ def build_command(
     salt_path = salt_file or Path(click.get_app_dir("cxrdist")) / "salt"
     cache = user_cache()
     console = Console()
-    display = CheckDisplay(console)
+    display = check_display(console)
 
     def looked_at(done: int, total: int) -> None:
         nonlocal display
-        display.looked_at(done, total)
+        display.show(done, total)
         if done == total:
             # What is counted next is something else.
             display.end()
-            display = CheckDisplay(console)
+            display = check_display(console)
 
     def say(text: str) -> None:
         display.say(text)

@@ -1,7 +1,6 @@
 """`cxrdist cohort check`: what a person sees while a cohort is checked, and of what was found."""
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from cxrdist.cli.help import WithExamples
+from cxrdist.cli.progress import CountDisplay
 from cxrdist.errors import CxrdistError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import ProgressColumn
 
     from cxrdist.cohort.check_cohort import CohortCheck
     from cxrdist.cohort.chunks import ChunkRunner
 
-LOG_SECONDS = 5.0
-"""In a log, at most one line of progress within this time."""
 PAGE = "index.html"
 
 
@@ -113,7 +111,7 @@ def check_command(
     if workers is not None and executor == "ray":
         raise UserError(f"--workers is {workers}, which is about --executor local; with ray, the cluster decides.")
     cache = user_cache()
-    display = CheckDisplay(Console())
+    display = check_display(Console())
     try:
         with (
             _runner(executor, workers, address) as run_chunks,
@@ -125,7 +123,7 @@ def check_command(
                 cache,
                 classes=classes,
                 run_chunks=run_chunks,
-                on_progress=display.looked_at,
+                on_progress=display.show,
                 on_note=display.say,
             )
     finally:
@@ -206,55 +204,12 @@ def _classes(text: str | None) -> list[str] | None:
     return names
 
 
-class CheckDisplay:
-    """Shows a check on a console: a bar on a terminal, plain lines in a log, and how long the rest will take."""
+def check_display(console: "Console") -> CountDisplay:
+    """Return what shows how many images were looked at."""
 
-    def __init__(self, console: "Console") -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._started: tuple[int, float] | None = None
-        """How many files were looked at when they were first counted, and when that was."""
-        self._last_line = 0.0
+    def columns() -> "Sequence[ProgressColumn]":
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    def say(self, text: str) -> None:
-        """Print a sentence."""
-        self.end()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
-    def looked_at(self, done: int, total: int) -> None:
-        """Show how many files were looked at."""
-        if self._console.is_terminal:
-            self._move(done, total)
-        else:
-            self._log(done, total)
-
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _move(self, done: int, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        if self._bar is None:
-            columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console)
-            self._bar.add_task("", total=total)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done)
-
-    def _log(self, done: int, total: int) -> None:
-        from cxrdist.run.text import duration
-
-        now = time.monotonic()
-        if self._started is None:
-            self._started = done, now
-        if done != total and now - self._last_line < LOG_SECONDS:
-            return
-        self._last_line = now
-        first, since = self._started
-        left = (
-            f", about {duration((now - since) / (done - first) * (total - done))} left" if first < done < total else ""
-        )
-        self.say(f"looked at {done:,} of {total:,} images{left}")
+    return CountDisplay(console, columns, lambda done, total: f"looked at {done:,} of {total or 0:,} images")

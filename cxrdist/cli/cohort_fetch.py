@@ -2,23 +2,21 @@
 
 import re
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cxrdist.cli.help import WithExamples
+from cxrdist.cli.progress import CountDisplay
 from cxrdist.errors import CxrdistError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import ProgressColumn
 
     from cxrdist.cohort.catalogue import Source
-
-LOG_SECONDS = 5.0
-"""In a log, at most one line of progress within this time."""
 
 
 @click.command(
@@ -77,7 +75,7 @@ def fetch_command(name: str, out: Path, sha256: str | None, *, yes: bool) -> Non
     click.echo(f"size     {_size(source)}")
     if not yes and not click.confirm(f"Fetch {name} on these terms?"):
         raise CxrdistError("Nothing was fetched, for the terms were not accepted.")
-    display = FetchDisplay(Console())
+    display = fetch_display(Console())
     try:
         done = fetching.fetch(source, out, display, sha256=digest)
     finally:
@@ -88,58 +86,18 @@ def fetch_command(name: str, out: Path, sha256: str | None, *, yes: bool) -> Non
     )
 
 
-class FetchDisplay:
-    """Shows a fetch on a console: a bar on a terminal, plain lines in a log, and how long the rest will take."""
+def fetch_display(console: "Console") -> CountDisplay:
+    """Return what shows how many bytes were received."""
 
-    def __init__(self, console: "Console") -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._started: tuple[int, float] | None = None
-        """How many bytes there were when the first was received, and when that was."""
-        self._last_line = 0.0
+    def columns() -> "Sequence[ProgressColumn]":
+        from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    def say(self, text: str) -> None:
-        """Print a sentence."""
-        self.end()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
 
-    def received(self, done: int, total: int | None) -> None:
-        """Show how many bytes there are."""
-        if self._console.is_terminal:
-            self._move(done, total)
-        else:
-            self._log(done, total)
+    def line(done: int, total: int | None) -> str:
+        return f"received {size_text(done)}" + ("" if total is None else f" of {size_text(total)}")
 
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _move(self, done: int, total: int | None) -> None:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-        if self._bar is None:
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console)
-            self._bar.add_task("", total=total, completed=done)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done)
-
-    def _log(self, done: int, total: int | None) -> None:
-        from cxrdist.run.text import duration
-
-        now = time.monotonic()
-        if self._started is None or done < self._started[0]:
-            self._started = done, now
-        if done != total and now - self._last_line < LOG_SECONDS:
-            return
-        self._last_line = now
-        first, since = self._started
-        left = ""
-        if total is not None and first < done < total:
-            left = f", about {duration((now - since) / (done - first) * (total - done))} left"
-        self.say(f"received {size_text(done)}" + (f" of {size_text(total)}{left}" if total is not None else ""))
+    return CountDisplay(console, columns, line)
 
 
 def size_text(size: int) -> str:

@@ -51,7 +51,7 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """Take a sentence."""
 
-    def received(self, done: int, total: int | None) -> None:
+    def show(self, done: int, total: int | None) -> None:
         """Take how many bytes there are now, of how many, where that is known."""
 
 
@@ -229,7 +229,7 @@ def _receive(home: Download, file: Path, watch: Watcher, patience: Patience) -> 
                 if done > home.most_bytes:
                     forget(file)
                     raise CxrdistError(_too_much(home))
-                watch.received(done, total)
+                watch.show(done, total)
     if total is not None and done < total:
         raise _PassingError(f"the transfer ended after {done:,} of {total:,} bytes")
 

@@ -159,7 +159,7 @@ class Notes:
     def say(self, text: str) -> None:
         self.sentences.append(text)
 
-    def received(self, done: int, total: int | None) -> None:
+    def show(self, done: int, total: int | None) -> None:
         self.sizes.append((done, total))
 
 

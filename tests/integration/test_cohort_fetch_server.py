@@ -231,7 +231,7 @@ from cxrdist.cohort.fetch import fetch
 
 class Silent:
     def say(self, text): print(text, flush=True)
-    def received(self, done, total): pass
+    def show(self, done, total): pass
 
 home = Download("https://example.org", sys.argv[1], frozenset({"127.0.0.1"}), 10_000_000)
 fetch(Source("test", "A test", "CC0", "Cite it.", "Nobody 2020.", home), Path(sys.argv[2]), Silent())
@@ -511,7 +511,7 @@ def test_a_disk_that_fills_up_keeps_what_was_received(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Notes, "received", full)
+        patch.setattr(Notes, "show", full)
         with pytest.raises(UserError, match=r"No space left on device.*the same command continues"):
             fetched(home, tmp_path)
     kept = size_of(tmp_path / "test.part")

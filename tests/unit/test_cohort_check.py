@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cxrdist.cli.cohort_check import CheckDisplay
+from cxrdist.cli.cohort_check import check_display
 from cxrdist.cohort import check_files, check_table, manifest
 from cxrdist.cohort.check_cache import MarksCache, file_key
 from cxrdist.cohort.check_cohort import check_cohort
@@ -318,10 +318,10 @@ def test_the_cache_finds_what_was_added_and_nothing_else(tmp_path_factory, added
 
 def test_progress_in_a_log_says_how_long_the_rest_will_take(monkeypatch):
     text, now = io.StringIO(), iter([0.0, 1.0, 10.0, 12.0, 20.0])
-    monkeypatch.setattr("cxrdist.cli.cohort_check.time.monotonic", lambda: 100 + next(now))
-    display = CheckDisplay(Console(file=text))
+    monkeypatch.setattr("time.monotonic", lambda: 100 + next(now))
+    display = check_display(Console(file=text))
     for done in (500, 600, 1000, 1100, 2000):
-        display.looked_at(done, 2000)
+        display.show(done, 2000)
     assert text.getvalue().splitlines() == [
         "looked at 500 of 2,000 images",
         "looked at 1,000 of 2,000 images, about 20 s left",

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cxrdist.cli.cohort_fetch import FetchDisplay, fetch_command, size_text
 from cxrdist.cli.cohort_fetch import fetch as fetch_click
+from cxrdist.cli.cohort_fetch import fetch_command, fetch_display, size_text
 from cxrdist.cohort import catalogue
 from cxrdist.cohort.catalogue import SOURCES, ByHand, Download, KaggleDataset, Source, find_source
 from cxrdist.cohort.fetch import LOCK, Fetched, fetch, find_fetched, read_lock
@@ -51,7 +51,7 @@ class Nobody:
     def say(self, text):
         pass
 
-    def received(self, done, total):
+    def show(self, done, total):
         pass
 
 
@@ -331,9 +331,9 @@ def test_a_log_has_few_lines_and_an_estimate(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         console = Console(file=nowhere, record=True, width=200, force_terminal=False)
-        display = FetchDisplay(console)
+        display = fetch_display(console)
         for second in range(101):
-            display.received(second * 10_000_000, 1_000_000_000)
+            display.show(second * 10_000_000, 1_000_000_000)
         lines = console.export_text().splitlines()
     assert len(lines) == 21
     assert lines[0] == "received 0 bytes of 1.0 GB"

@@ -9,13 +9,11 @@ from cxrdist.cohort.sources.listing import (
     Place,
     SourceImage,
     age_of,
-    find_file,
     sex_of,
     slug,
 )
-from cxrdist.cohort.sources.sheet import Row, read_sheet
-from cxrdist.config.section import Section
-from cxrdist.errors import UserError
+from cxrdist.cohort.sources.metadata import MetadataOptions, read_metadata
+from cxrdist.cohort.sources.sheet import Row
 
 _UNKNOWN = frozenset({"", "todo", "unknown"})
 _GROUPS = {
@@ -37,14 +35,7 @@ _GROUPS = {
 _IMAGES = "images"
 
 
-class CohenOptions(Section):
-    """How the collection is read."""
-
-    metadata: str | None = None
-    """Its table, relative to the folder; by default the metadata.csv nearest to the root."""
-
-
-def list_cohen(place: Place, options: CohenOptions) -> Listing:
+def list_cohen(place: Place, options: MetadataOptions) -> Listing:
     """List the radiographs of the collection, of all views; CT is left out.
 
     Labels are covid19, viral_pneumonia, bacterial_pneumonia, fungal_pneumonia, normal (for "No Finding"), or the
@@ -53,11 +44,8 @@ def list_cohen(place: Place, options: CohenOptions) -> Listing:
     Raises:
         UserError: there is no metadata.csv, or it is another table.
     """
-    path = find_file(place.folder, r"metadata\.csv", options.metadata)
-    if path is None:
-        raise UserError(f"There is no metadata.csv of Cohen's collection in {str(place.folder.root)!r}.")
-    sheet = read_sheet(place.folder.root, path)
-    sheet.require("patientid", "finding", "view", "modality", "filename")
+    columns = ("patientid", "finding", "view", "modality", "filename")
+    path, sheet = read_metadata(place, options, "Cohen's collection", *columns)
     folder = path.removesuffix(name_of(path))
     there = set(place.folder.files)
     collector = Collector(place.folder)

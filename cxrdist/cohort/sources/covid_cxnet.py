@@ -7,33 +7,19 @@ from cxrdist.cohort.sources.listing import (
     Place,
     SourceImage,
     age_of,
-    find_file,
     sex_of,
     shallowest_first,
 )
-from cxrdist.cohort.sources.sheet import read_sheet
-from cxrdist.config.section import Section
-from cxrdist.errors import UserError
+from cxrdist.cohort.sources.metadata import MetadataOptions, read_metadata
 
 
-class CovidCxnetOptions(Section):
-    """How the collection is read."""
-
-    metadata: str | None = None
-    """Its table, relative to the folder; by default the metadata.csv nearest to the root."""
-
-
-def list_covid_cxnet(place: Place, options: CovidCxnetOptions) -> Listing:
+def list_covid_cxnet(place: Place, options: MetadataOptions) -> Listing:
     """List the images that metadata.csv tells of; all are covid19.
 
     Raises:
         UserError: there is no metadata.csv, or it is another table.
     """
-    path = find_file(place.folder, r"metadata\.csv", options.metadata)
-    if path is None:
-        raise UserError(f"There is no metadata.csv of COVID-CXNet in {str(place.folder.root)!r}.")
-    sheet = read_sheet(place.folder.root, path)
-    sheet.require("filename", "patient_id", "label", "view")
+    path, sheet = read_metadata(place, options, "COVID-CXNet", "filename", "patient_id", "label", "view")
     where = {name_of(file): file for file in reversed(shallowest_first(place.folder.files))}
     collector = Collector(place.folder)
     for row in sheet.rows:
