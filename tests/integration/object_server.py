@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class ObjectServer:
     fault: Fault = lambda _: ""
     requests: list[Request] = field(default_factory=list)
     faults: list[tuple[Request, str]] = field(default_factory=list)
+    carried: Counter[str] = field(default_factory=Counter)
+    """Bytes of objects that were `read` and `written`."""
 
     def location(self, prefix: str) -> str:
         """Return the URI of a prefix, by way of the relay."""
@@ -127,6 +130,7 @@ class _Relay(BaseHTTPRequestHandler):
         if fault:
             server.faults.append((request, fault))
         body = self._body()
+        server.carried["written"] += len(body)
         if fault == "silent":
             time.sleep(SILENT_SECONDS)
         if fault == "late":
@@ -142,6 +146,7 @@ class _Relay(BaseHTTPRequestHandler):
         content = answer.read()
         headers = [(k, v) for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding")]
         there.close()
+        server.carried["read"] += len(content)
         self._answer(answer.status, headers, content, cut=fault == "cut")
 
     def _body(self) -> bytes:
