@@ -1,5 +1,6 @@
 """`cxrdist plan`: what would be done, without doing any of it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
 from cxrdist.report.tables import cohort_table, fold_counts_table
+from cxrdist.run.plan_file import recipe_of
 from cxrdist.run.prepare import divide, grouping_doubts, network_of, networks_of, open_cohort, with_masks_only
 from cxrdist.run.study_masks import mask_origin, mixture_note
 from cxrdist.run.sweep_plan import dimension_of, sweep_doubts, sweep_images
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import image_passes, make_variants
-from cxrdist.study.recipe import Network, Recipe
+from cxrdist.study.recipe import Network
 from cxrdist.study.search import combinations
 
 
@@ -63,17 +65,18 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
 
 
 def _work(study: Study, folds: Folds, networks: Mapping[str, Network], n_images: int) -> str:
-    recipe = Recipe(**study.training.model_dump())
+    recipe, devices = recipe_of(study), study.training.gpus_per_fold
     passes = sum(image_passes(folds, recipe, fold) for fold in range(folds.n_folds))
     n_views = len(study.variants.views)
     lines = [
         f"{_count(n_views * len(networks) * folds.n_folds, 'fold job')}: {_count(n_views, 'view')} x "
         f"{_count(len(networks), 'model')} x {_count(folds.n_folds, 'fold')}, "
         f"{_count(recipe.epochs, 'epoch')} of batches of {recipe.batch_size}"
+        + (f", divided between {devices} devices" if devices > 1 else "")
     ]
     for model, network in networks.items():
         count = count_parameters(network)
-        memory = training_bytes(network, recipe.batch_size)
+        memory = training_bytes(network, math.ceil(recipe.batch_size / devices))
         what = "features to pass through its head" if network.transfer == "frozen" else "images to pass"
         lines.append(
             f"{model}: {count.total:,} parameters, {count.trained:,} of them trained; {passes * n_views:,} {what}"

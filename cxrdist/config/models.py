@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cxrdist.config.recipe import ModelConfig, TrainingConfig
 from cxrdist.config.section import Section
@@ -229,7 +229,10 @@ class TrackingConfig(Section):
 
     wandb: Annotated[
         Literal["off", "auto", "offline", "online"],
-        Field(description="`auto`: online where there is an API key, else offline."),
+        Field(
+            description="`offline`: files in the run directory, for `wandb sync`; `online`: they are uploaded, too, "
+            "when a fold job or trial is over; `auto`: online where there is an API key, else offline."
+        ),
     ] = "off"
     project: Annotated[str, Field(pattern=_NAME, description="W&B project of the runs.")] = "cxrdist"
     entity: Annotated[
@@ -239,6 +242,13 @@ class TrackingConfig(Section):
         Literal["trial", "inner_fold"],
         Field(description="W&B runs of a sweep: one for each trial, or one for each of its inner folds."),
     ] = "trial"
+    images: Annotated[
+        bool,
+        Field(
+            description="Log some images with heat maps at the end of a study. They show patients, so W&B is sent no "
+            "pixels unless this is true; ids, labels, sources and hashes of images are sent in any case."
+        ),
+    ] = False
 
 
 class Study(Section):
@@ -258,6 +268,35 @@ class Study(Section):
     ] = None
     execution: ExecutionConfig = ExecutionConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("training")
+    @classmethod
+    def _only_whole_networks_are_shared(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        model = info.data.get("model")
+        if training.gpus_per_fold > 1 and model is not None and model.transfer == "frozen":
+            raise ValueError(
+                f"gpus_per_fold is {training.gpus_per_fold}, but with model.transfer 'frozen' the head alone is "
+                "trained, which one device does best; use 1, or transfer 'finetune'"
+            )
+        return training
+
+    @field_validator("execution")
+    @classmethod
+    def _several_devices_need_workers(cls, execution: ExecutionConfig, info: ValidationInfo) -> ExecutionConfig:
+        training = info.data.get("training")
+        if training is None or training.gpus_per_fold == 1:
+            return execution
+        if execution.executor == "inline":
+            raise ValueError(
+                f"executor is 'inline', one process, but training.gpus_per_fold is {training.gpus_per_fold}; use "
+                "executor 'ray', or 1"
+            )
+        if execution.gpus_per_worker < 1:
+            raise ValueError(
+                f"gpus_per_worker is {execution.gpus_per_worker:g}, but training.gpus_per_fold is "
+                f"{training.gpus_per_fold}, and each of them needs a whole GPU; use gpus_per_worker 1"
+            )
+        return execution
 
     @property
     def needs_masks(self) -> bool:

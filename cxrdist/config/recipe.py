@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cxrdist.config.section import Section
 
@@ -47,3 +47,22 @@ class TrainingConfig(Section):
         Literal["last", "best_validation_loss"],
         Field(description="Which epoch's model is tested: the last, as in the papers, or the best on validation."),
     ] = "last"
+    gpus_per_fold: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="Devices that train one fold job together, each a part of every batch: GPUs, or CPU workers "
+            "where there are none. The results are those of one device but for rounding; like the number of threads it "
+            "makes nothing stale, and is recorded. Trials of a sweep run on one device each, whatever this says.",
+        ),
+    ] = 1
+
+    @model_validator(mode="after")
+    def _every_device_has_a_part(self) -> "TrainingConfig":
+        if self.batch_size < self.gpus_per_fold:
+            raise ValueError(
+                f"gpus_per_fold is {self.gpus_per_fold}, but a batch of {self.batch_size} images (batch_size) is work "
+                f"for {self.batch_size} devices at most"
+            )
+        return self

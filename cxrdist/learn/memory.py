@@ -1,5 +1,7 @@
 """How much memory training takes, estimated without training."""
 
+import os
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,16 @@ def training_bytes(network: Network, batch_size: int) -> int:
     if network.transfer == "frozen":
         return weights
     return weights + FLOAT_BYTES * batch_size * _activation_values(network)
+
+
+def has_room(size: int, device: torch.device) -> bool:
+    """Return whether so many bytes may stay in a device's memory: half of what is free of a GPU, an eighth of a host's.
+
+    A host's memory is shared by its lanes, and its page cache maps the same files anyway.
+    """
+    if device.type == "cuda":
+        return size <= torch.cuda.mem_get_info(device)[0] // 2
+    return size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
 
 
 def _activation_values(network: Network) -> int:

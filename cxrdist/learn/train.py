@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cxrdist.learn.data_parallel import Network, shared
+from cxrdist.learn.ranks import ALONE, Ranks
 from cxrdist.learn.sources import Source
 from cxrdist.study.recipe import Recipe
 from cxrdist.study.seeds import derive_seed
@@ -93,6 +95,7 @@ def fit(
     seed: int,
     stream: tuple[str | int, ...],
     device: torch.device,
+    ranks: Ranks = ALONE,
     progress: Progress[Epoch] | None = None,
     on_validation: Callable[[Evaluation], None] | None = None,
     on_epoch: OnEpoch | None = None,
@@ -102,6 +105,10 @@ def fit(
     The order of images depends on the seed, the last name of `stream` (the fold) and the epoch only, so that
     variants see the same batches; dropout on the whole stream and the epoch. So training may stop after any epoch
     and continue from its `Progress` to the same bytes, on the same kind of device with the same number of threads.
+
+    Several ranks that are given the same arguments train one network: each computes its part of every batch, and all
+    have the same history, weights and logits, equal to those of one device but for the rounding of sums. What one of
+    them has measured, another may continue from.
 
     Args:
         model: takes what `source` gives, returns logits [n, classes]; on `device` already.
@@ -113,12 +120,14 @@ def fit(
         seed: the study's seed.
         stream: names this run, such as (variant, fold), to derive seeds from.
         device: where the model is.
+        ranks: the processes that train this model together.
         progress: where to continue.
         on_validation: called after each epoch with what the network says of the validation rows, before `on_epoch`.
         on_epoch: called after each epoch; what it raises ends the training.
 
     Raises:
         DivergedError: a loss stopped being finite.
+        ValueError: the ranks were told to continue from different epochs.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(
@@ -128,27 +137,34 @@ def fit(
     if state.history:
         model.load_state_dict(state.model)
         restore_adam(optimizer, parameters, state.optimizer)
+    if not ranks.agree(len(state.history), device):
+        raise ValueError(f"rank {ranks.rank} continues after epoch {len(state.history)}, another after another one")
     labels = labels.to(device)
-    for number in range(len(state.history) + 1, recipe.epochs + 1):
-        started = time.monotonic()
-        order = torch.randperm(
-            len(training), generator=torch.Generator().manual_seed(derive_seed(seed, "order", stream[-1], number))
-        )
-        torch.manual_seed(derive_seed(seed, "dropout", *stream, number))
-        train_loss, train_accuracy = _train_epoch(model, source, labels, training[order], recipe, optimizer, device)
-        held = evaluate(model, source, labels, validation, recipe, device)
-        epoch = Epoch(number, train_loss, train_accuracy, held.loss, held.accuracy, time.monotonic() - started)
-        if epoch.diverged:
-            raise DivergedError(epoch)
-        if recipe.selection == "best_validation_loss" and all(
-            held.loss < earlier.validation_loss for earlier in state.history
-        ):
-            state.best = _copy(model.state_dict())
-        state.history.append(epoch)
-        if on_validation is not None:
-            on_validation(held)
-        if on_epoch is not None:
-            on_epoch(epoch, lambda: snapshot(state, model, optimizer, parameters))
+    with shared(model, ranks) as network:
+        for number in range(len(state.history) + 1, recipe.epochs + 1):
+            started = time.monotonic()
+            order = torch.randperm(
+                len(training), generator=torch.Generator().manual_seed(derive_seed(seed, "order", stream[-1], number))
+            )
+            torch.manual_seed(derive_seed(seed, "dropout", *stream, number))
+            model.train()
+            batches = split_batches(training[order], recipe.batch_size)
+            train_loss, train_accuracy = _train_epoch(
+                network, source, labels, batches, recipe, optimizer, device, ranks
+            )
+            held = evaluate(model, source, labels, validation, recipe, device, ranks)
+            epoch = Epoch(number, train_loss, train_accuracy, held.loss, held.accuracy, time.monotonic() - started)
+            if epoch.diverged:
+                raise DivergedError(epoch)
+            if recipe.selection == "best_validation_loss" and all(
+                held.loss < earlier.validation_loss for earlier in state.history
+            ):
+                state.best = _copy(model.state_dict())
+            state.history.append(epoch)
+            if on_validation is not None:
+                on_validation(held)
+            if on_epoch is not None:
+                on_epoch(epoch, lambda: snapshot(state, model, optimizer, parameters))
     if recipe.selection == "best_validation_loss":
         model.load_state_dict(state.best)
     return state.history
@@ -156,32 +172,48 @@ def fit(
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, source: Source, labels: Tensor, rows: Tensor, recipe: Recipe, device: torch.device
+    model: nn.Module,
+    source: Source,
+    labels: Tensor,
+    rows: Tensor,
+    recipe: Recipe,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Return how `model` does on `rows`."""
-    model.eval()
+    every = _logits(model, source, rows, recipe, device, ranks)
+    truth = labels[rows.to(device)]
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    parts = []
-    for batch in torch.split(rows, EVALUATION_BATCH):
-        with precision_context(recipe, device):
-            logits = model(source.batch(batch)).float()
-        loss += nn.functional.cross_entropy(logits, labels[batch.to(device)], reduction="sum")
-        parts.append(logits)
-    every = torch.cat(parts)
-    correct = (every.argmax(1) == labels[rows.to(device)]).sum()
+    for logits, wanted in zip(torch.split(every, EVALUATION_BATCH), torch.split(truth, EVALUATION_BATCH), strict=True):
+        loss += nn.functional.cross_entropy(logits, wanted, reduction="sum")
+    correct = (every.argmax(1) == truth).sum()
     return Evaluation(loss.item() / len(rows), correct.item() / len(rows), every)
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, source: Source, rows: Tensor, recipe: Recipe, device: torch.device) -> Tensor:
+def predict(
+    model: nn.Module, source: Source, rows: Tensor, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE
+) -> Tensor:
     """Return class probabilities, float64 [n, classes] on the CPU, rows summing to one."""
+    return _logits(model, source, rows, recipe, device, ranks).double().softmax(1).cpu()
+
+
+def _logits(
+    model: nn.Module, source: Source, rows: Tensor, recipe: Recipe, device: torch.device, ranks: Ranks
+) -> Tensor:
+    """Return float32 [rows, classes]: ranks take whole batches in turn, so that each has the bytes of one device."""
     model.eval()
-    parts = []
-    for batch in torch.split(rows, EVALUATION_BATCH):
+    every: Tensor | None = None
+    # A rank that is left without a batch learns the number of classes from an empty one.
+    for start in range(ranks.rank * EVALUATION_BATCH, len(rows), ranks.size * EVALUATION_BATCH) or [len(rows)]:
+        own = slice(start, start + EVALUATION_BATCH)
         with precision_context(recipe, device):
-            logits = model(source.batch(batch))
-        parts.append(logits.double().softmax(1).cpu())
-    return torch.cat(parts)
+            logits = model(source.batch(rows[own]))
+        if every is None:
+            every = torch.zeros(len(rows), logits.shape[1], device=device)
+        every[own] = logits
+    assert every is not None
+    return ranks.sum(every)
 
 
 def precision_context(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
@@ -208,29 +240,33 @@ def use_determinism(threads: int) -> None:
 
 
 def _train_epoch(
-    model: nn.Module,
+    network: Network,
     source: Source,
     labels: Tensor,
-    rows: Tensor,
+    batches: Iterable[Tensor],
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
+    ranks: Ranks,
 ) -> tuple[float, float]:
-    model.train()
     # Summed on the device: reading a number there at each step would make the host wait for it.
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for batch in split_batches(rows, recipe.batch_size):
-        truth = labels[batch.to(device)]
+    n_rows = 0
+    for batch in batches:
+        part = ranks.part(batch)
+        truth = labels[part.to(device)]
         with precision_context(recipe, device):
-            logits = model(source.batch(batch))
-        loss = nn.functional.cross_entropy(logits.float(), truth)
+            logits = network(source.batch(part), len(batch))
+        loss = nn.functional.cross_entropy(logits.float(), truth, reduction="sum") / len(batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Gradients are averaged over the ranks, whose losses are parts of the batch's mean.
+        (loss * ranks.size).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss_sum += loss.detach().double() * len(batch)
         correct += (logits.detach().argmax(1) == truth).sum()
-    return loss_sum.item() / len(rows), correct.item() / len(rows)
+        n_rows += len(batch)
+    return ranks.sum(loss_sum).item() / n_rows, ranks.sum(correct).item() / n_rows
 
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

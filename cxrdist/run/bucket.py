@@ -1,6 +1,7 @@
 """Requests to a bucket of S3 or Google Cloud Storage, repeated while it does not answer as it should."""
 
 import functools
+import logging
 import os
 import random
 import time
@@ -20,7 +21,11 @@ _LONGEST_PAUSE = 15.0
 _CONNECT_SECONDS = 10.0
 _STALLED_SECONDS = 30.0
 """A transfer in which nothing moves for so long is begun anew."""
+_SILENT_SECONDS = 10.0
+"""Until it is said that a store does not answer."""
 _BLOCK = 8 * 2**20
+
+_END = 150
 
 _REFUSALS = (
     "ACCESS_DENIED",
@@ -35,6 +40,8 @@ _REFUSALS = (
 """In a message: what asking again does not change."""
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
 
 
 class Bucket:
@@ -54,6 +61,7 @@ class Bucket:
         self._place = f"{location.scheme}://{location.path}"
         self._patience = patience
         self._files = _file_system(location)
+        self._told = False
 
     def is_there(self) -> bool:
         """Return whether the bucket itself exists."""
@@ -115,7 +123,8 @@ class Bucket:
         self.write(key, pa.memory_map(str(path)).read_buffer() if path.stat().st_size else b"")
 
     def _ask(self, request: Callable[[], T]) -> T:
-        end = time.monotonic() + self._patience
+        started = time.monotonic()
+        end = started + self._patience
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -126,11 +135,15 @@ class Bucket:
                 if error.errno is not None:
                     # This machine's disk, not the store.
                     raise
-                reason = str(error).splitlines()[0]
-                if any(word in reason for word in _REFUSALS):
+                said = str(error).splitlines()[0]
+                reason = _short(said)
+                if any(word in said for word in _REFUSALS):
                     raise UserError(
                         f"{self._place} refuses ({reason}); check the bucket's name and this machine's credentials."
                     ) from None
+                if not self._told and time.monotonic() - started > _SILENT_SECONDS:
+                    _LOG.warning("%s does not answer (%s); it is asked again.", self._place, reason)
+                    self._told = True
                 if time.monotonic() + pause > end:
                     raise CxrdistError(
                         f"{self._place} has not answered for {self._patience:.0f} s ({reason}); what was done is kept, "
@@ -139,6 +152,11 @@ class Bucket:
             # Not all lanes at once.
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _short(text: str) -> str:
+    """Return both ends of a long text: what was asked, and what came of it."""
+    return text if len(text) <= 2 * _END else f"{text[:_END]} ... {text[-_END:]}"
 
 
 @functools.cache

@@ -10,13 +10,13 @@ import pyarrow as pa
 import torch
 import yaml
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cxrdist.cohort.packing import PackedMasks
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.shardset import ImageStack
 from cxrdist.config.models import Study
 from cxrdist.errors import CxrdistError
+from cxrdist.learn.sources import FeatureRows
 from cxrdist.run.object_store import open_cache
 from cxrdist.run.shared_shards import fetched_shards
 from cxrdist.run.store import Store
@@ -206,19 +206,15 @@ class Inputs:
             return None
         return self.by_row(open_masks(self.cache.local(self.plan.masks), self.shards.pixels.side))
 
-    def features_of(self, variant: Variant) -> Tensor:
-        """Return a frozen trunk's features, computed before: float32 [images, values]."""
+    def features_of(self, variant: Variant) -> FeatureRows:
+        """Return a frozen trunk's features, computed before and mapped: float32 [images, values]."""
+        names = [feature_file(unit) for unit in self.plan.features if unit.variant == variant]
         parts = []
-        for unit in self.plan.features:
-            if unit.variant != variant:
-                continue
-            own: slice | NDArray[np.int64] = slice(None)
-            if self._rows is not None:
-                own = self._rows[(self._rows >= unit.start) & (self._rows < unit.stop)] - unit.start
-            with pa.memory_map(str(self.cache.local(feature_file(unit)))) as file:
+        for path in self.cache.local_files(names):
+            with pa.memory_map(str(path)) as file:
                 column = pa.ipc.open_file(file).read_all().column("features")
-            parts.append(torch.from_numpy(column.combine_chunks().to_numpy_ndarray()[own].copy()))
-        return torch.cat(parts)
+            parts.append(column.combine_chunks().to_numpy_ndarray())
+        return FeatureRows(parts, self._rows)
 
 
 class Context(Inputs):

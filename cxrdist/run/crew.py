@@ -79,16 +79,17 @@ def join_crew(size: int, device: torch.device) -> Crew | None:
     """
     if size == 1:
         return Crew(ALONE, Orders())
-    first = dist.get_rank() // size * size
-    if first + size > dist.get_world_size():
-        return None
-    talking = _group(first, size, "gloo")
-    return Crew(_group(first, size, "nccl") if device.type == "cuda" else talking, Orders(talking))
+    mine = None
+    # All ranks make the groups of all lanes, in one order: torch numbers groups by how many a process has made.
+    for first in range(0, dist.get_world_size() - size + 1, size):
+        talking = _group(first, size, "gloo")
+        computing = _group(first, size, "nccl") if device.type == "cuda" else talking
+        if talking is not None and computing is not None:
+            mine = Crew(computing, Orders(talking))
+    return mine
 
 
-def _group(first: int, size: int, backend: str) -> Ranks:
-    # Made by its members alone, so that lanes need not wait for one another.
+def _group(first: int, size: int, backend: str) -> Ranks | None:
     members = list(range(first, first + size))
-    group = dist.new_group(members, timeout=PATIENCE, backend=backend, use_local_synchronization=True)
-    assert isinstance(group, dist.ProcessGroup)
-    return Ranks(group)
+    group = dist.new_group(members, timeout=PATIENCE, backend=backend)
+    return Ranks(group) if dist.get_rank() in members and isinstance(group, dist.ProcessGroup) else None

@@ -129,7 +129,7 @@ def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Pr
         stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
         store.create()
         stack.enter_context(RunLock(store))
-        tools = open_tools(study.execution, stack)
+        tools = open_tools(study.execution, stack, ranks=study.training.gpus_per_fold)
         prepared = prepare(
             study,
             store,
@@ -179,8 +179,8 @@ class Tools:
     """What kind of device units and masks are computed on."""
 
 
-def open_tools(execution: ExecutionConfig, stack: ExitStack) -> Tools:
-    """Return the executor and its like; a Ray session ends with `stack`."""
+def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) -> Tools:
+    """Return the executor and its like, with as many ranks for each lane; a Ray session ends with `stack`."""
     threads = None if execution.threads == "auto" else execution.threads
     if execution.executor == "inline":
         device = required_device(execution.device)
@@ -202,6 +202,7 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack) -> Tools:
         worker_failures=execution.worker_failures,
         device=execution.device,
         resize_seconds=execution.resize_seconds,
+        ranks=ranks,
     )
     return Tools(executor, sweeper, session.run_chunks, session.run_device_chunks, session.device)
 

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from cxrdist.learn.checkpoint import load_progress, save_progress
 from cxrdist.learn.features import extract_features, head_pools
+from cxrdist.learn.memory import has_room
 from cxrdist.learn.models import TRUNK_CHANNELS, build_classifier, build_head, build_trunk, feature_shape
-from cxrdist.learn.sources import FeatureSource, ImageSource, Source
-from cxrdist.learn.train import Epoch, Progress, fit, predict
+from cxrdist.learn.ranks import ALONE, Ranks
+from cxrdist.learn.sources import FeatureSource, ImageSource, MappedFeatureSource, Source
+from cxrdist.learn.train import Epoch, OnEpoch, Progress, fit, predict
 from cxrdist.learn.weights import load_trunk
 from cxrdist.run.context import Context, Inputs, feature_file
 from cxrdist.run.tracking import Tracker
@@ -34,21 +36,22 @@ from cxrdist.study.seeds import derive_seed
 EpochListener = Callable[[Epoch], None]
 
 
-def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_epoch: EpochListener) -> None:
+def do_fold_job(
+    context: Context, job: FoldJob, lane: str, tracker: Tracker, on_epoch: EpochListener, ranks: Ranks = ALONE
+) -> None:
     """Train one variant on one fold and write its predictions; continue where an earlier attempt stopped.
+
+    Of several ranks this is the first; the others do `follow_fold_job`.
 
     Raises:
         DivergedError: the loss stopped being finite.
     """
     store, files = context.store, JobFiles(job.key)
-    network, recipe = context.plan.trained(job)
+    _, recipe = context.plan.trained(job)
     store.remove_leftovers(files.folder)
     store.remove(files.done, files.ended, files.validation)
     started = last_checkpoint = time.monotonic()
-    training, validation, test = (torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part)
-    rows = torch.cat([training, validation, test])
-    model, source = model_and_source(context, job.variant, network, rows, seed=context.study.seed, fold=job.fold)
-    progress = load_progress(store.local(files.checkpoint), job.fingerprint, Epoch)
+    progress = _checkpoint(context, job)
     if progress:
         tracker.resume(len(progress.history))
     _write_progress(context, job, lane, progress.history if progress else [])
@@ -64,24 +67,15 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
         tracker.log(epoch.epoch, asdict(epoch))
         on_epoch(epoch)
 
-    history = fit(
-        model,
-        source,
-        context.labels,
-        training,
-        validation,
-        recipe,
-        seed=context.study.seed,
-        stream=(job.variant.name, job.fold),
-        device=context.device,
-        progress=progress,
-        on_epoch=after_epoch,
+    trained = _train(context, job, ranks, progress, after_epoch)
+    history, probabilities = trained.history, trained.probabilities[Part.TEST]
+    test = torch.from_numpy(context.folds.rows(job.fold, Part.TEST))
+    predictions, of_validation = (
+        _predictions(context, job, torch.from_numpy(context.folds.rows(job.fold, part)), trained.probabilities[part])
+        for part in (Part.TEST, Part.VALIDATION)
     )
-    probabilities = predict(model, source, test, recipe, context.device)
-    predictions = _predictions(context, job, test, probabilities)
-    of_validation = _predictions(context, job, validation, predict(model, source, validation, recipe, context.device))
     if context.study.execution.keep_models:
-        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        weights = {key: value.detach().cpu().contiguous() for key, value in trained.model.state_dict().items()}
         metadata = {"fingerprint": job.fingerprint}
         store.write_file(files.model, lambda path: save_file(weights, path, metadata=metadata))
     store.write_bytes(files.validation, of_validation)
@@ -97,10 +91,62 @@ def do_fold_job(context: Context, job: FoldJob, lane: str, tracker: Tracker, on_
             "seconds": round(sum(epoch.seconds for epoch in history), 3),
             "overhead_seconds": round(time.monotonic() - started - sum(e.seconds for e in history), 3),
             "lane": lane,
+            "ranks": ranks.size,
             "machine": machine_facts(context.device),
         },
     )
     store.remove(files.checkpoint)
+
+
+def follow_fold_job(context: Context, job: FoldJob, ranks: Ranks) -> None:
+    """Do this rank's part of a fold job that the first rank leads; write and report nothing.
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+    """
+    _train(context, job, ranks, _checkpoint(context, job), None)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What became of a fold job's network."""
+
+    model: nn.Module
+    history: list[Epoch]
+    probabilities: dict[Part, Tensor]
+    """Of the test and of the validation part."""
+
+
+def _train(
+    context: Context, job: FoldJob, ranks: Ranks, progress: Progress[Epoch] | None, on_epoch: OnEpoch | None
+) -> _Trained:
+    network, recipe = context.plan.trained(job)
+    rows = {part: torch.from_numpy(context.folds.rows(job.fold, part)) for part in Part}
+    model, source = model_and_source(
+        context, job.variant, network, torch.cat(list(rows.values())), seed=context.study.seed, fold=job.fold
+    )
+    history = fit(
+        model,
+        source,
+        context.labels,
+        rows[Part.TRAINING],
+        rows[Part.VALIDATION],
+        recipe,
+        seed=context.study.seed,
+        stream=(job.variant.name, job.fold),
+        device=context.device,
+        ranks=ranks,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    tested = (Part.TEST, Part.VALIDATION)
+    return _Trained(
+        model, history, {part: predict(model, source, rows[part], recipe, context.device, ranks) for part in tested}
+    )
+
+
+def _checkpoint(context: Context, job: FoldJob) -> Progress[Epoch] | None:
+    return load_progress(context.store.local(JobFiles(job.key).checkpoint), job.fingerprint, Epoch)
 
 
 def do_feature_job(context: Context, unit: FeatureJob) -> None:
@@ -153,11 +199,16 @@ def model_and_source(
     if network.transfer == "frozen":
         head = build_head(network, seed, fold).to(inputs.device)
         shape = (TRUNK_CHANNELS[network.model], 1, 1) if head_pools(network) else feature_shape(network)
-        return head, FeatureSource(inputs.features_of(variant).view(-1, *shape), inputs.device)
+        features = inputs.features_of(variant)
+        if not has_room(features.nbytes, inputs.device):
+            return head, MappedFeatureSource(features, shape, inputs.device)
+        every = torch.from_numpy(features.take(np.arange(len(features))))
+        return head, FeatureSource(every.view(-1, *shape), inputs.device)
     classifier = build_classifier(network, seed, fold)
     load_given_weights(inputs, classifier.trunk, variant)
     images = ImageSource(inputs.images, inputs.masks, variant.view, inputs.device)
-    if inputs.device.type == "cuda":
+    size = len(rows) * inputs.shards.pixels.side**2
+    if inputs.device.type == "cuda" and has_room(size, inputs.device):
         images.make_resident(np.sort(rows.numpy()))
     return classifier.to(inputs.device, memory_format=torch.channels_last), images  # type: ignore[call-overload]
 

@@ -123,9 +123,9 @@ def _image_hash(shards: ShardSet, row: int) -> bytes:
 def _read_known(store: Store) -> dict[bytes, NDArray[np.uint8]]:
     """Return the masks that are there, by the image's hash; a damaged file counts as none."""
     known: dict[bytes, NDArray[np.uint8]] = {}
-    for name in store.names(""):
+    for path in store.local_files(store.names("")):
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(store.local(name)))).read_all()
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             packed = table.column("mask").combine_chunks().to_numpy_ndarray()
             hashes = table.column("pixels_sha256").to_pylist()
         except (OSError, pa.ArrowException, KeyError, ValueError):

@@ -31,6 +31,11 @@ def cache_of(execution: ExecutionConfig) -> Store:
     return open_cache(execution.cache or str(user_cache()), execution.node_cache)
 
 
+def recipe_of(study: Study) -> Recipe:
+    """Return how networks are trained, without how many devices do it: that makes nothing stale."""
+    return Recipe(**study.training.model_dump(exclude={"gpus_per_fold"}))
+
+
 def make_plan(
     study: Study,
     cohort: Cohort,
@@ -41,7 +46,7 @@ def make_plan(
     weights: dict[str, str | None],
 ) -> Plan:
     """Plan every unit of work."""
-    recipe = Recipe(**study.training.model_dump())
+    recipe = recipe_of(study)
     jobs: list[FoldJob] = []
     features: list[FeatureJob] = []
     for variant in make_variants(study.variants.views, study.variants.models):

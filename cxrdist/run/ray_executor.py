@@ -7,8 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -19,82 +18,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cxrdist.errors import CxrdistError, UserError
+from cxrdist.errors import CxrdistError
 from cxrdist.run.board import Event, Outcome
+from cxrdist.run.lanes import Device, Lanes, divide_resources
 from cxrdist.run.ray_metrics import MeasuredBoard
 from cxrdist.run.ray_session import RaySession
 from cxrdist.run.store import Store
 from cxrdist.study.queue import State, Unit
 
 POLL_SECONDS = 0.5
-
-Device = Literal["auto", "cpu", "gpu"]
-
-_SMALL_MACHINE = 4
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """How many lanes, and what each of them gets."""
-
-    fewest: int
-    most: int
-    cpus: int
-    """Whole cores, and the threads that torch may use."""
-    gpus: float
-    """Share of a GPU, 0 where the cluster has none."""
-
-
-def divide_resources(
-    resources: dict[str, float],
-    *,
-    workers: int | None,
-    fewest: int,
-    n_units: int,
-    gpus_each: float,
-    threads: int | None,
-    device: Device = "auto",
-    grows: bool = False,
-) -> Lanes:
-    """Decide how many lanes there are and what each gets.
-
-    Without a number of workers: one for each share of a GPU; on a machine without GPUs one for each core up to four
-    cores and then for every four (folds side by side use cores better than threads inside one do). In a cluster that
-    grows, as many more as there are units, or as were asked for, as soon as it has room for them.
-
-    Raises:
-        UserError: the cluster is too small for what was asked for.
-    """
-    cores = max(1, int(resources.get("CPU", 1)))
-    n_gpus = 0.0 if device == "cpu" else resources.get("GPU", 0.0)
-    if device == "gpu" and not n_gpus:
-        if not grows:
-            raise UserError("execution.device is 'gpu', but there is none; use 'auto', or a cluster that has some.")
-        # They come when they are asked for.
-        return Lanes(1, min(workers or n_units, n_units), threads or 1, gpus_each)
-    if n_gpus:
-        slots = int(n_gpus / gpus_each + 1e-9)
-    elif threads:
-        slots = cores // threads
-    else:
-        slots = cores if cores <= _SMALL_MACHINE else max(_SMALL_MACHINE, cores // _SMALL_MACHINE)
-    now = min(workers or max(1, slots), n_units)
-    if grows:
-        now = min(now, max(1, slots))
-    if n_gpus and now > slots:
-        raise UserError(
-            f"execution.workers is {now}, but {n_gpus:g} GPUs carry {slots} "
-            f"with execution.gpus_per_worker {gpus_each:g}."
-        )
-    if now > cores:
-        raise UserError(f"execution.workers is {now}, but the cluster has {cores} CPU cores; each worker needs one.")
-    cpus = threads or max(1, cores // now)
-    if cpus * now > cores:
-        raise UserError(
-            f"execution.threads is {cpus} for each of {now} workers, but the cluster has {cores} CPU cores."
-        )
-    most = min(workers or n_units, n_units) if grows else now
-    return Lanes(min(fewest, now), most, cpus, gpus_each if n_gpus else 0.0)
 
 
 class RayBoard:
@@ -130,20 +62,35 @@ class RayBoard:
 
 
 def run_lane(config: dict[str, Any]) -> None:
-    """Be a lane: what each Ray Train worker does."""
+    """Be a lane, or a rank of one: what each Ray Train worker does."""
     from cxrdist.learn.train import use_determinism
+    from cxrdist.run.crew import join_crew
     from cxrdist.run.inline import available_device
-    from cxrdist.run.lane import work
+    from cxrdist.run.lane import describe, follow, work
     from cxrdist.run.workload import open_workload
 
     # All workers of a restarted run know that they belong together; a dead lane's claims are those of another group.
     group = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
     lane = f"{socket.gethostname()}:{os.getpid()}"
     board = RayBoard(config["board"])
-    board.join(lane, group)
     use_determinism(config["threads"])
     device = available_device() if config["gpus"] else torch.device("cpu")
-    work(board, open_workload(config["store"], device), lane)
+    crew = join_crew(config["ranks"], device)
+    if crew is None:
+        return
+    if crew.ranks.rank == 0:
+        board.join(lane, group)
+    workload = open_workload(config["store"], device, crew.ranks)
+    try:
+        if crew.ranks.rank == 0:
+            work(board, workload, lane, crew.orders)
+        else:
+            follow(board, workload, lane, crew.orders)
+    except Exception as error:
+        if crew.ranks.size > 1:
+            # Train starts all lanes again, without a word of why.
+            board.note(lane, f"rank {crew.ranks.rank} of a fold job stopped: {describe(error)}")
+        raise
 
 
 class RayExecutor:
@@ -160,6 +107,7 @@ class RayExecutor:
         worker_failures: int,
         device: Device,
         resize_seconds: float,
+        ranks: int = 1,
     ) -> None:
         self._session = session
         self._workers = workers
@@ -169,6 +117,7 @@ class RayExecutor:
         self._worker_failures = worker_failures
         self._device = device
         self._resize_seconds = resize_seconds
+        self._ranks = ranks
 
     def run(
         self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
@@ -192,6 +141,7 @@ class RayExecutor:
             threads=self._threads,
             device=self._device,
             grows=not self._session.is_local,
+            ranks=self._ranks,
         )
         # On the driver's node: the board and the driver live and die together.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -216,13 +166,20 @@ class RayExecutor:
         resources: dict[str, float] = {"CPU": lanes.cpus}
         if lanes.gpus:
             resources["GPU"] = lanes.gpus
+        fewest, most = lanes.fewest * self._ranks, lanes.most * self._ranks
         return TorchTrainer(
             run_lane,
-            train_loop_config={"board": board, "store": store, "threads": lanes.cpus, "gpus": lanes.gpus},
-            # Lanes exchange nothing, and NCCL refuses two of them on one GPU.
+            train_loop_config={
+                "board": board,
+                "store": store,
+                "threads": lanes.cpus,
+                "gpus": lanes.gpus,
+                "ranks": self._ranks,
+            },
+            # Lanes exchange nothing, and NCCL refuses two of them on one GPU; a lane's ranks have a group of their own.
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
-                num_workers=lanes.most if lanes.fewest == lanes.most else (lanes.fewest, lanes.most),
+                num_workers=most if fewest == most else (fewest, most),
                 use_gpu=bool(lanes.gpus),
                 resources_per_worker=resources,
                 elastic_resize_monitor_interval_s=self._resize_seconds,

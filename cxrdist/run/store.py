@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ class Store:
     def local(self, name: str) -> Path:
         """Return an artefact as a file on this machine; one that is not there is a path without a file."""
         return self.root / name
+
+    def local_files(self, names: Sequence[str]) -> list[Path]:
+        """Return several artefacts as files on this machine, as `local` does."""
+        return [self.local(name) for name in names]
 
     def exists(self, name: str) -> bool:
         """Return whether the artefact is there."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from cxrdist.learn.ranks import ALONE, Ranks
 from cxrdist.run.context import Context
 from cxrdist.run.lane import Workload
 from cxrdist.run.lung_plan import LUNGS
@@ -11,8 +12,14 @@ from cxrdist.run.study_work import StudyWorkload
 from cxrdist.study import layout
 
 
-def open_workload(store: Store, device: torch.device) -> Workload:
-    """Open the study, or the training of the lung network, that was planned in a run directory."""
+def open_workload(store: Store, device: torch.device, ranks: Ranks = ALONE) -> Workload:
+    """Open the study, or the training of the lung network, that was planned in a run directory.
+
+    Args:
+        store: the run directory.
+        device: where units are computed.
+        ranks: who computes a fold job of a study together.
+    """
     if (store.read_json(layout.PLAN) or {}).get("kind") == LUNGS:
         return LungWorkload(store, device)
-    return StudyWorkload(Context(store, device))
+    return StudyWorkload(Context(store, device), ranks)

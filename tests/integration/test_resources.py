@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cxrdist.errors import UserError
 from cxrdist.learn.memory import training_bytes
-from cxrdist.run.ray_executor import Lanes, divide_resources
+from cxrdist.run.lanes import Lanes, divide_resources
 from cxrdist.run.ray_session import RaySession
 from cxrdist.run.sweep_plan import Search
 from cxrdist.run.sweep_tune import GPU_CONTEXT, GPU_MARGIN, MOST_ON_A_GPU, gpu_share, trial_bytes
@@ -41,6 +41,14 @@ def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, thr
         ({"CPU": 32, "GPU": 4}, {"grows": True, "workers": 12, "fewest": 6}, Lanes(4, 12, 8, 1.0)),
         ({"CPU": 32, "GPU": 4}, {"grows": True, "n_units": 3}, Lanes(1, 3, 10, 1.0)),
         ({"CPU": 4}, {"grows": True, "device": "gpu", "workers": 8}, Lanes(1, 8, 1, 1.0)),
+        # Lanes of several ranks, each of which gets what is said here.
+        ({"CPU": 2}, {"ranks": 2}, Lanes(1, 1, 1, 0.0)),
+        ({"CPU": 64}, {"ranks": 3}, Lanes(1, 5, 4, 0.0)),
+        ({"CPU": 12}, {"ranks": 2, "threads": 2}, Lanes(1, 3, 2, 0.0)),
+        ({"CPU": 32, "GPU": 5}, {"ranks": 2}, Lanes(1, 2, 8, 1.0)),
+        ({"CPU": 32, "GPU": 8}, {"ranks": 2, "workers": 3}, Lanes(1, 3, 5, 1.0)),
+        ({"CPU": 32, "GPU": 5}, {"ranks": 2, "grows": True, "fewest": 4}, Lanes(2, 100, 8, 1.0)),
+        ({"CPU": 32, "GPU": 1}, {"ranks": 2, "grows": True, "device": "gpu", "workers": 4}, Lanes(1, 4, 1, 1.0)),
     ],
 )
 def test_lanes_share_what_there_is(resources, asked, lanes):
@@ -56,6 +64,21 @@ def test_lanes_never_ask_for_more_than_there_is(cpus, gpus):
     assert lanes.most * lanes.gpus <= gpus
 
 
+@given(st.integers(1, 70), st.integers(0, 9), st.integers(1, 6), st.sampled_from([None, 1, 3]))
+def test_ranks_never_ask_for_more_than_there_is(cores, gpus, ranks, threads):
+    cores = max(cores, gpus)
+    try:
+        lanes = divide({"CPU": cores, "GPU": gpus}, ranks=ranks, threads=threads)
+    except UserError:
+        assert (
+            ranks > (gpus or cores) or ranks * (threads or 1) > cores or gpus // ranks * ranks * (threads or 1) > cores
+        )
+        return
+    assert 1 <= lanes.fewest <= lanes.most
+    assert lanes.most * ranks * lanes.cpus <= cores
+    assert lanes.most * ranks * lanes.gpus <= gpus
+
+
 @pytest.mark.parametrize(
     ("resources", "asked", "sentence"),
     [
@@ -64,6 +87,11 @@ def test_lanes_never_ask_for_more_than_there_is(cpus, gpus):
         ({"CPU": 4}, {"workers": 2, "threads": 3}, "execution.threads is 3 for each of 2 workers"),
         ({"CPU": 2, "GPU": 0}, {"threads": 4}, "execution.threads is 4"),
         ({"CPU": 2}, {"device": "gpu"}, "execution.device is 'gpu', but there is none"),
+        ({"CPU": 2}, {"ranks": 3}, "training.gpus_per_fold is 3, but the cluster has 2 CPU cores"),
+        ({"CPU": 8, "GPU": 1}, {"ranks": 2, "grows": True}, "training.gpus_per_fold is 2, but the cluster has 1 GPUs"),
+        ({"CPU": 8, "GPU": 3}, {"ranks": 2, "workers": 2}, "3 GPUs carry 1 with .* and training.gpus_per_fold 2"),
+        ({"CPU": 3}, {"ranks": 2, "workers": 2}, r"each worker needs 2 \(training.gpus_per_fold\)"),
+        ({"CPU": 3}, {"ranks": 2, "threads": 2}, "for each of 1 workers and training.gpus_per_fold 2"),
     ],
 )
 def test_asking_for_more_is_refused(resources, asked, sentence):

@@ -73,7 +73,7 @@ def test_off_needs_no_quotes(study_file):
         (
             "training:\n  epoch: 5\n",
             "s.yaml:6: unknown key 'training.epoch'; did you mean 'epochs'? valid keys of training: epochs, "
-            "batch_size, learning_rate, weight_decay, precision, selection.",
+            "batch_size, learning_rate, weight_decay, precision, selection, gpus_per_fold.",
         ),
         (
             "zzz: 5\n",
@@ -121,6 +121,26 @@ def test_off_needs_no_quotes(study_file):
             "folds:\n  protocol: holdout_batches\n",
             "s.yaml:5: folds: protocol 'holdout_batches' divides images, so it needs group_by 'image', not 'group' "
             "('kfold' and 'holdout_75_25' keep patients together).",
+        ),
+        (
+            "training: {gpus_per_fold: 4, batch_size: 3}\nmodel: {transfer: finetune}\n",
+            "s.yaml:5: training: gpus_per_fold is 4, but a batch of 3 images (batch_size) is work for 3 devices at "
+            "most.",
+        ),
+        (
+            "training: {gpus_per_fold: 2}\n",
+            "s.yaml:5: training: gpus_per_fold is 2, but with model.transfer 'frozen' the head alone is trained, which "
+            "one device does best; use 1, or transfer 'finetune'.",
+        ),
+        (
+            "training: {gpus_per_fold: 2}\nmodel: {transfer: finetune}\nexecution: {executor: inline}\n",
+            "s.yaml:7: execution: executor is 'inline', one process, but training.gpus_per_fold is 2; use executor "
+            "'ray', or 1.",
+        ),
+        (
+            "training: {gpus_per_fold: 2}\nmodel: {transfer: finetune}\nexecution: {gpus_per_worker: 0.5}\n",
+            "s.yaml:7: execution: gpus_per_worker is 0.5, but training.gpus_per_fold is 2, and each of them needs a "
+            "whole GPU; use gpus_per_worker 1.",
         ),
         (
             "lungs: {missing: drop}\n",

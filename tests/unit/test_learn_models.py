@@ -19,7 +19,14 @@ from cxrdist.learn.models import (
     count_parameters,
     feature_shape,
 )
-from cxrdist.learn.sources import IMAGENET_MEAN, IMAGENET_SD, FeatureSource, ImageSource
+from cxrdist.learn.sources import (
+    IMAGENET_MEAN,
+    IMAGENET_SD,
+    FeatureRows,
+    FeatureSource,
+    ImageSource,
+    MappedFeatureSource,
+)
 from cxrdist.learn.train import predict
 from cxrdist.study.plan import FEATURE_CHUNK
 from cxrdist.study.recipe import Network
@@ -167,7 +174,9 @@ def test_rows_kept_on_the_device_give_the_same_batches_and_no_others():
     grey = grey_images(9)
     mask = (grey_images(9, seed=1) > 99).astype(np.uint8)
     source, resident = (ImageSource(Images(grey), Images(mask), "segmented", CPU) for _ in range(2))
-    resident.make_resident(np.array([1, 3, 4, 7]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxrdist.learn.sources.RESIDENT_BLOCK", 3)
+        resident.make_resident(np.array([1, 3, 4, 7]))
     for rows in ([7, 1], [3, 3, 4, 1]):
         assert torch.equal(resident.batch(torch.tensor(rows)), source.batch(torch.tensor(rows)))
     for rows in ([1, 2], [8]):
@@ -210,6 +219,19 @@ def test_features_are_taken_by_row():
     features = torch.randn(5, 2, 1, 1)
     assert torch.equal(FeatureSource(features, CPU).batch(torch.tensor([3, 3, 0])), features[[3, 3, 0]])
     assert torch.equal(Table(features).batch(torch.tensor([1])), features[1:2])
+
+
+def test_features_that_are_not_held_in_memory_give_the_same_batches():
+    features = torch.randn(7, 6)
+    parts = [part.numpy() for part in features.split([3, 1, 3])]
+    mapped = MappedFeatureSource(FeatureRows(parts), (3, 2, 1), CPU)
+    held = FeatureSource(features.view(-1, 3, 2, 1), CPU)
+    for rows in ([6, 0, 3, 3], [2], []):
+        index = torch.tensor(rows, dtype=torch.int64)
+        assert torch.equal(mapped.batch(index), held.batch(index))
+    some = FeatureRows(parts, np.array([5, 1, 3]))
+    assert torch.equal(torch.from_numpy(some.take(np.array([2, 0]))), features[[3, 5]])
+    assert (len(some), some.nbytes) == (3, 3 * 6 * 4)
 
 
 def test_a_frozen_network_needs_its_weights_and_the_heads_gradients_and_moments():
