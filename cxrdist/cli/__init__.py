@@ -9,6 +9,7 @@ import click
 
 from cxrdist import __version__
 from cxrdist.cli.cohort import cohort
+from cxrdist.cli.dashboard import dashboard
 from cxrdist.cli.help import OrderedGroup
 from cxrdist.cli.jobs import jobs, submit
 from cxrdist.cli.location import RunLocation
@@ -258,6 +259,7 @@ def schema() -> None:
     schema_command()
 
 
+cli.add_command(dashboard)
 cli.add_command(cohort)
 cli.add_command(lungs)
 cli.add_command(submit)

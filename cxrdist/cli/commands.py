@@ -12,20 +12,20 @@ from rich.console import Console
 from cxrdist.cli.aggregate import log_aggregate
 from cxrdist.cli.gather import gather, results_fingerprint, with_images
 from cxrdist.cli.location import shown
+from cxrdist.cli.provenance import git_commit_of_file
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config import Study, load_study
 from cxrdist.config.location import is_remote
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.report.render import render_text
-from cxrdist.report.results import Results
 from cxrdist.report.sections import Findings
-from cxrdist.report.table import Table as ResultTable
 from cxrdist.report.write import headline_tables, write_report
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
 from cxrdist.run.lung_plan import LUNGS
 from cxrdist.run.object_store import open_store
 from cxrdist.run.store import Store, explained
+from cxrdist.run.tracking_upload import tracked
 from cxrdist.study import layout
 
 
@@ -39,9 +39,9 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
     store = open_store(run_dir or f"runs/{study.name}")
     console = Console()
     display = ConsoleDisplay(console)
-    trained = run_to_end(study, store, display)
-    results, tables = print_report(store, partial=False, keep=not trained)
-    log_aggregate(study, store, results, tables, display.say)
+    with tracked(study.tracking, store, git_commit_of_file(study_file), display.say):
+        trained = run_to_end(study, store, display)
+        log_aggregate(study, store, print_report(store, partial=False, keep=not trained), display.say)
 
 
 def run_to_end(study: Study, store: Store, display: ConsoleDisplay) -> bool:
@@ -93,7 +93,7 @@ def existing_run(run_dir: str) -> Store:
         UserError: it is not a run directory.
     """
     store = open_store(run_dir)
-    if not store.exists(layout.PLAN):
+    if not store.hurried().exists(layout.PLAN):
         raise UserError(f"{run_dir} is not a run directory (it holds no {layout.PLAN}); `cxrdist run` makes one.")
     return store
 
@@ -111,14 +111,13 @@ def require_study(store: Store) -> None:
         )
 
 
-def print_report(store: Store, *, partial: bool, keep: bool = False) -> tuple[Results, list[ResultTable]]:
+def print_report(store: Store, *, partial: bool, keep: bool = False) -> Findings:
     """Write the report as `make_report` does, and print its tables."""
     findings = make_report(store, partial=partial, keep=keep)
-    tables = headline_tables(findings)
-    for table in tables:
+    for table in headline_tables(findings):
         click.echo(render_text(table))
     click.echo(f"report: {place(store, f'{layout.REPORT}/index.html')}")
-    return findings.results, tables
+    return findings
 
 
 def make_report(store: Store, *, partial: bool = False, keep: bool = False) -> Findings:

@@ -1,4 +1,4 @@
-"""Which code it is that runs: the commit of the working copy that this package is in, where it is in one."""
+"""Which code it is that runs, and which study file: the commit of the working copy, where it is in one."""
 
 import os
 import shutil
@@ -22,12 +22,25 @@ def git_commit(folder: Path) -> str | None:
         None where the package is not under version control, as one installed inside somebody else's working copy,
         and where git is missing, refuses or takes longer than 5 s.
     """
+    return _commit(folder, "__init__.py", changes_in=".")
+
+
+def git_commit_of_file(path: Path) -> str | None:
+    """Return the commit of the working copy that a file is in, with " + local changes" where the file differs.
+
+    Returns:
+        None as in `git_commit`.
+    """
+    return _commit(path.parent, path.name, changes_in=path.name)
+
+
+def _commit(folder: Path, name: str, *, changes_in: str) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
     try:
-        _run(git, folder, "ls-files", "--error-unmatch", "--", "__init__.py")
-        status = _run(git, folder, "status", "--porcelain=v2", "--branch", "--untracked-files=all", "--", ".")
+        _run(git, folder, "ls-files", "--error-unmatch", "--", name)
+        status = _run(git, folder, "status", "--porcelain=v2", "--branch", "--untracked-files=all", "--", changes_in)
     except (OSError, subprocess.SubprocessError):
         return None
     lines = status.splitlines()
@@ -42,7 +55,7 @@ def _run(git: str, folder: Path, *arguments: str) -> str:
     # GIT_DIR and the like, which hooks set, would name another working copy. Nothing is written, no helper started.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = [git, "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
-    return subprocess.run(  # noqa: S603 - a list without a shell, of which only the package's own folder varies
+    return subprocess.run(  # noqa: S603 - a list without a shell, of which only the folder and a name in it vary
         command,
         check=True,
         stdin=subprocess.DEVNULL,

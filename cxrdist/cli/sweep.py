@@ -9,12 +9,14 @@ from rich.console import Console
 
 from cxrdist.cli.commands import place
 from cxrdist.cli.gather_sweep import sweep_summary
+from cxrdist.cli.provenance import git_commit_of_file
 from cxrdist.config import load_study
 from cxrdist.report.render import render_text
 from cxrdist.report.sweep_tables import best_table
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_sweep
 from cxrdist.run.object_store import open_store
+from cxrdist.run.tracking_upload import tracked
 
 
 def sweep_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None) -> None:
@@ -25,7 +27,9 @@ def sweep_command(study_file: Path, settings: Sequence[str], overrides: Mapping[
     """
     study = load_study(study_file, settings=settings, overrides=overrides)
     store = open_store(run_dir or f"runs/{study.name}")
-    run_sweep(study, store, ConsoleDisplay(Console()))
+    display = ConsoleDisplay(Console())
+    with tracked(study.tracking, store, git_commit_of_file(study_file), display.say):
+        run_sweep(study, store, display)
     summary = sweep_summary(store, study)
     if summary is not None:
         click.echo(render_text(best_table(summary)))

@@ -2,12 +2,14 @@
 
 from dataclasses import asdict
 
+from cxrdist.learn.ranks import Ranks
 from cxrdist.learn.train import DivergedError, Epoch
 from cxrdist.run.board import BoardClient
 from cxrdist.run.context import Context
-from cxrdist.run.jobs import do_feature_job, do_fold_job, tracking_id
+from cxrdist.run.jobs import do_feature_job, do_fold_job, follow_fold_job, tracking_id
 from cxrdist.run.lane import UnitDivergedError
-from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker, WandbTracker
+from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker
+from cxrdist.run.tracking_wandb import WandbTracker
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.plan import FoldJob
@@ -15,13 +17,14 @@ from cxrdist.study.queue import State
 
 
 class StudyWorkload:
-    """Does fold jobs and feature jobs."""
+    """Does fold jobs and feature jobs; of several ranks that do a fold job, the first alone writes and reports."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, ranks: Ranks) -> None:
         self._context = context
+        self._ranks = ranks
 
     def do(self, board: BoardClient, lane: str, key: str) -> None:
-        """Do one unit.
+        """Do one unit, or this rank's part of it.
 
         Raises:
             UnitDivergedError: the loss of a fold job stopped being finite.
@@ -29,11 +32,16 @@ class StudyWorkload:
         context = self._context
         if key in context.features:
             do_feature_job(context, context.features[key])
+        elif self._ranks.rank == 0:
+            _do_tracked(board, context, lane, context.jobs[key], self._ranks)
         else:
-            _do_tracked(board, context, lane, context.jobs[key])
+            try:
+                follow_fold_job(context, context.jobs[key], self._ranks)
+            except DivergedError as error:
+                raise UnitDivergedError(str(error)) from error
 
 
-def _do_tracked(board: BoardClient, context: Context, lane: str, job: FoldJob) -> None:
+def _do_tracked(board: BoardClient, context: Context, lane: str, job: FoldJob, ranks: Ranks) -> None:
     tracker = _tracker(board, context, lane, job)
     done = False
 
@@ -45,7 +53,7 @@ def _do_tracked(board: BoardClient, context: Context, lane: str, job: FoldJob) -
         board.epoch(lane, job.key, epoch.epoch, tuple(measures.items()))
 
     try:
-        do_fold_job(context, job, lane, tracker, on_epoch)
+        do_fold_job(context, job, lane, tracker, on_epoch, ranks)
         done = True
     except DivergedError as error:
         end = {"fingerprint": job.fingerprint, "state": str(State.DIVERGED), "reason": str(error)}
@@ -73,7 +81,8 @@ def _tracker(board: BoardClient, context: Context, lane: str, job: FoldJob) -> T
                 "training": {**study.training.model_dump(mode="json"), **dict(job.settings)},
                 "model": study.model.model_dump(mode="json", exclude={"weights"}),
             },
-            folder=context.store.root,
+            store=context.store,
         ),
         lambda text: board.note(lane, text),
+        context.store.location,
     )

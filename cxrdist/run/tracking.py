@@ -1,14 +1,22 @@
 """Trackers: Weights & Biases where asked; whatever it does, a study goes on."""
 
+import configparser
+import http.client
 import netrc
 import os
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from cxrdist.config.models import TrackingConfig
+
+_ANSWER_SECONDS = 3.0
+_SERVER_ERROR = 500
 
 Measures = Mapping[str, float | int | str]
 
@@ -42,49 +50,25 @@ class NoTracker:
         """Do nothing."""
 
 
-class WandbTracker:
-    """One W&B run, grouped by study; the names of what it logs begin with the type of the job."""
-
-    def __init__(
-        self,
-        config: TrackingConfig,
-        *,
-        run_id: str,
-        name: str,
-        group: str,
-        job_type: str,
-        facts: Mapping[str, Any],
-        folder: Path,
-    ) -> None:
-        self._run = start_wandb(
-            config, run_id=run_id, name=name, group=group, job_type=job_type, facts=facts, folder=folder
-        )
-        self._prefix = job_type
-        self._reported = 0
-
-    def resume(self, steps: int) -> None:
-        """Skip what an earlier attempt reported."""
-        self._reported = steps
-
-    def log(self, step: int, measures: Measures) -> None:
-        """Report a step at its own number, so that neither resumption nor another attempt repeats one."""
-        if step > self._reported:
-            self._run.log({f"{self._prefix}/{key}": value for key, value in measures.items()}, step=step)
-            self._reported = step
-
-    def finish(self, *, failed: bool, summary: Measures | None = None) -> None:
-        """End the run."""
-        for key, value in (summary or {}).items():
-            self._run.summary[f"{self._prefix}/{key}"] = value
-        self._run.finish(exit_code=1 if failed else 0)
+_failed: set[str] = set()
+"""Where tracking failed in this process: it is not tried again there, nor said again."""
 
 
 class GuardedTracker:
-    """Another tracker, started and used so that its failures are told once and never stop the work."""
+    """Another tracker, started and used so that its failures are told once and never stop the work.
 
-    def __init__(self, start: Callable[[], Tracker], on_failure: Callable[[str], None]) -> None:
+    Args:
+        start: starts it; not called where one of the same `place` failed in this process before.
+        on_failure: told a sentence, once in a process and place.
+        place: where the study is, as `Store.location`.
+    """
+
+    def __init__(self, start: Callable[[], Tracker], on_failure: Callable[[str], None], place: str) -> None:
         self._tracker: Tracker | None = None
         self._on_failure = on_failure
+        self._place = place
+        if place in _failed:
+            return
         with self._guarded():
             self._tracker = start()
 
@@ -112,7 +96,9 @@ class GuardedTracker:
             yield
         except Exception as error:  # noqa: BLE001 - a tracker may fail in any way, and must not stop a study
             self._tracker = None
-            self._on_failure(f"tracking stopped: {type(error).__name__}: {error}")
+            if self._place not in _failed:
+                _failed.add(self._place)
+                self._on_failure(f"tracking stopped: {type(error).__name__}: {error}")
 
 
 def wandb_mode(config: TrackingConfig) -> Literal["online", "offline", "disabled"]:
@@ -121,42 +107,38 @@ def wandb_mode(config: TrackingConfig) -> Literal["online", "offline", "disabled
         return "disabled"
     if config.wandb != "auto":
         return config.wandb
-    return "online" if os.environ.get("WANDB_API_KEY") or _key_in_netrc() else "offline"
+    return "online" if has_key() else "offline"
 
 
-def _key_in_netrc() -> bool:
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+def server_url() -> str:
+    """Return where W&B is: as the environment says, or `wandb login --host` wrote, or the public service."""
+    written = configparser.ConfigParser()
+    folder = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
+    with suppress(OSError, configparser.Error):
+        written.read(Path(folder).expanduser() / "settings")
+    found = os.environ.get("WANDB_BASE_URL") or written.get("default", "base_url", fallback="")
+    return (found or "https://api.wandb.ai").rstrip("/")
+
+
+def has_key() -> bool:
+    """Return whether there is an API key, in the environment or where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
     try:
-        return netrc.netrc().authenticators(host or "") is not None
+        return netrc.netrc().authenticators(urlsplit(server_url()).hostname or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
 
-def start_wandb(
-    config: TrackingConfig,
-    *,
-    run_id: str,
-    name: str,
-    group: str,
-    job_type: str,
-    facts: Mapping[str, Any],
-    folder: Path,
-) -> Any:
-    """Start or continue a W&B run with a stable id, its files in `folder`."""
-    import wandb
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return wandb.init(
-        project=config.project,
-        entity=config.entity,
-        id=run_id,
-        name=name,
-        group=group,
-        job_type=job_type,
-        config=dict(facts),
-        dir=str(folder),
-        mode=wandb_mode(config),
-        resume="allow",
-        reinit="create_new",
-        settings=wandb.Settings(console="off", silent=True, init_timeout=30, x_disable_meta=False),
-    )
+def why_silent(url: str) -> str:
+    """Return why nothing can be had of a server, such as that it says nothing for 3 s; empty where it answers."""
+    try:
+        urllib.request.urlopen(f"{url}/healthz", timeout=_ANSWER_SECONDS).close()  # noqa: S310 - W&B's server
+    except urllib.error.HTTPError as error:
+        # Any other refusal comes from a server that is there, and W&B's client knows how to talk to it.
+        return f"{url} answers with status {error.code}" if error.code >= _SERVER_ERROR else ""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # W&B's client may know authorities that Python does not.
+        unknown = isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
+        return "" if unknown else f"{url} does not answer"
+    return ""

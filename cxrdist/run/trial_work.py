@@ -7,7 +7,8 @@ from typing import Any
 
 from cxrdist.config.models import Study, TrackingConfig
 from cxrdist.run.sweep_plan import Search
-from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker, WandbTracker
+from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker
+from cxrdist.run.tracking_wandb import WandbTracker
 from cxrdist.run.trial import OutOfTimeError, TrialData, TrialStep, do_trial, write_record
 from cxrdist.study.search import Proposal, TrialRecord, TrialState
 from cxrdist.study.seeds import derive_seed
@@ -75,7 +76,7 @@ class _TrialRuns:
 
     def __init__(self, data: TrialData, proposal: Proposal, rules: TrialRules, note: Callable[[str], None]) -> None:
         self._search = data.search
-        self._folder = data.store.root
+        self._store = data.store
         self._proposal = proposal
         self._rules = rules
         self._note = note
@@ -137,9 +138,10 @@ class _TrialRuns:
                     "settings": dict(self._proposal.settings),
                     **({} if fold is None else {"inner_fold": fold}),
                 },
-                folder=self._folder,
+                store=self._store,
             ),
             self._note,
+            self._store.location,
         )
 
 

@@ -3,9 +3,7 @@
 import json
 import math
 import re
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,10 @@ import pytest
 
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config.models import TrackingConfig
-from cxrdist.run.tracking import WandbTracker
+from cxrdist.run.store import Store
+from cxrdist.run.tracking_wandb import WandbTracker, run_facts
 from tests.integration.conftest import Command, Workplace, rows_of, run_here, write_rows
-from tests.integration.test_wandb import history, records, run_of
+from tests.integration.wandb_files import Run, files_of, read_run, runs_of
 
 EPOCHS = 4
 FOLDS = 2
@@ -42,64 +41,6 @@ sweep:
 tracking: {{{{wandb: offline}}}}
 execution: {{{{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}}}
 """
-
-
-@dataclass(frozen=True)
-class Run:
-    """A W&B run, as its file has it."""
-
-    name: str
-    id: str
-    group: str
-    job_type: str
-    config: dict[str, Any]
-    rows: list[dict[str, Any]]
-    """What was logged, without W&B's own values but for `_step`; the type of the job cut off the names."""
-    summary: dict[str, Any]
-    exit_code: int
-
-
-def values_of(items: Any) -> dict[str, Any]:
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def own(values: dict[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix("trial/"): value for key, value in values.items() if key.startswith("trial/")}
-
-
-def read_run(path: Path) -> Run:
-    """Read a run when it is whole: W&B's own process may still be writing when the run is finished."""
-    started = time.monotonic()
-    while not (ends := [record.exit for record in records(path) if record.WhichOneof("record_type") == "exit"]):
-        assert time.monotonic() - started < 60, f"{path} has no end"
-        time.sleep(0.05)
-    run = run_of(path)
-    summary: dict[str, Any] = {}
-    for record in records(path):
-        if record.WhichOneof("record_type") == "summary":
-            summary |= values_of(record.summary.update)
-    return Run(
-        name=run.display_name,
-        id=run.run_id,
-        group=run.run_group,
-        job_type=run.job_type,
-        config={key: value for key, value in values_of(run.config.update).items() if key != "_wandb"},
-        rows=[{"_step": row["_step"], **own(row)} for row in history(path) if own(row)],
-        summary=own(summary),
-        exit_code=ends[0].exit_code,
-    )
-
-
-def files_of(run_dir: Path) -> set[Path]:
-    return set(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
-
-
-def runs_of(run_dir: Path) -> dict[str, Run]:
-    """Read the runs by name; there are no two of one name."""
-    found = [read_run(path) for path in files_of(run_dir)]
-    by_name = {run.name: run for run in found}
-    assert len(by_name) == len(found) == len({run.id for run in found})
-    return by_name
 
 
 def trials_of(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -175,7 +116,7 @@ def test_each_trial_is_one_run_of_the_studys_group_and_there_are_no_others(
 
 
 def test_a_run_says_of_which_variant_and_fold_it_is_and_with_which_settings(
-    runs: dict[str, Run], trials: dict[str, dict[str, Any]]
+    followed: Path, runs: dict[str, Run], trials: dict[str, dict[str, Any]]
 ) -> None:
     for name, run in runs.items():
         variant, fold, number = name.split("/")
@@ -185,6 +126,7 @@ def test_a_run_says_of_which_variant_and_fold_it_is_and_with_which_settings(
             "search": f"{variant}/{fold}",
             "trial": int(number.removeprefix("trial-")),
             "settings": dict(trials[name]["settings"]),
+            **run_facts(Store(followed)),
         }
 
 
@@ -313,7 +255,13 @@ def test_a_tracker_that_fails_does_not_stop_a_sweep(
 
 def test_another_attempt_repeats_no_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tracker = WandbTracker(
-        TrackingConfig(wandb="offline"), run_id="a1", name="n", group="g", job_type="trial", facts={}, folder=tmp_path
+        TrackingConfig(wandb="offline"),
+        run_id="a1",
+        name="n",
+        group="g",
+        job_type="trial",
+        facts={},
+        store=Store(tmp_path),
     )
     for step in (1, 2, 1, 2, 3):
         tracker.log(step, {"epoch": step})

@@ -1,110 +1,177 @@
-"""W&B in offline mode, read back from the files that it writes."""
+"""A study followed offline, read back from the files that W&B writes."""
 
+import csv
 import json
-import struct
-from collections.abc import Iterator
+import secrets
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.integration.conftest import Workplace
+from cxrdist.cohort.schema import REQUIRED
+from cxrdist.run.context import read_folds, read_plan, read_table
+from cxrdist.run.results import collect
+from cxrdist.run.store import Store
+from cxrdist.study import layout
+from tests.integration.conftest import STUDY, Workplace
+from tests.integration.wandb_files import Run, files_of, runs_of, table
 
-BLOCK = 32768
-HEADER_OF_FILE = 7
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-
-
-def records(path: Path) -> Iterator[Any]:
-    """Read a run's file: a log of protobuf records in LevelDB's format, after a header."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data = path.read_bytes()
-    position, part = HEADER_OF_FILE, b""
-    while position + 7 <= len(data):
-        if BLOCK - position % BLOCK < 7:
-            position += BLOCK - position % BLOCK
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        if kind == 0:
-            break
-        part += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (FULL, LAST):
-            record = Record()
-            record.ParseFromString(part)
-            yield record
-            part = b""
-
-
-def history(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for record in records(path):
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
-    return rows
-
-
-def run_of(path: Path) -> Any:
-    return next(record.run for record in records(path) if record.WhichOneof("record_type") == "run")
+CLASSES = ["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"]
+VARIANT = "whole-vgg16"
+SHORT = ("--set", "variants.views=[whole]", "--set", "training.epochs=1")
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Path:
-    """The run directory of a study that was tracked offline."""
-    from tests.integration.conftest import STUDY
-
+def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
+    """A study of one variant and four epochs."""
     folder = tmp_path_factory.mktemp("tracked")
-    (folder / "study.yaml").write_text(
-        STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 400", "epochs: 4")
-    )
-    place = Workplace(folder, phantoms, shared_cache)
-    status, output = place.run(*place.arguments("--wandb", "offline", "--set", "variants.views=[whole]"))
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 400", "epochs: 4")
+    (folder / "study.yaml").write_text(text.replace("[whole, segmented]", "[whole]").replace("keep_models: false", ""))
+    return Workplace(folder, phantoms, shared_cache)
+
+
+@pytest.fixture(scope="module")
+def tracked(place: Workplace) -> Path:
+    """The run directory of the study, tracked offline."""
+    status, output = place.run(*place.arguments("--wandb", "offline"))
     assert status == 0, output
     assert "W&B" not in output, "something was not logged"
-    return folder / "run"
+    return place.folder / "run"
 
 
-def test_each_fold_job_is_a_run_of_the_study(tracked: Path) -> None:
-    runs = {run_of(path).display_name: path for path in tracked.glob("wandb/offline-run-*/run-*.wandb")}
+@pytest.fixture(scope="module")
+def runs(tracked: Path) -> dict[str, Run]:
+    return runs_of(tracked)
 
-    assert sorted(runs) == ["aggregate", "whole-vgg16/fold-0", "whole-vgg16/fold-1"]
-    for name, path in runs.items():
-        run = run_of(path)
-        assert run.run_group == "tiny"
+
+def test_each_fold_job_is_a_run_of_the_study_with_a_point_an_epoch(tracked: Path, runs: dict[str, Run]) -> None:
+    assert sorted(runs) == ["aggregate", f"{VARIANT}/fold-0", f"{VARIANT}/fold-1"]
+    assert {(run.project, run.group, run.exit_code) for run in runs.values()} == {("cxrdist", "tiny", 0)}
+    for name, run in runs.items():
         assert run.job_type == ("aggregate" if name == "aggregate" else "fold")
-    rows = [row for row in history(runs["whole-vgg16/fold-0"]) if "fold/train_loss" in row]
-    written = (tracked / "jobs/whole-vgg16/fold-0/history.jsonl").read_text().splitlines()
+    rows = runs[f"{VARIANT}/fold-0"].rows
+    written = (tracked / f"jobs/{VARIANT}/fold-0/history.jsonl").read_text().splitlines()
     assert [row["_step"] for row in rows] == [1, 2, 3, 4]
-    assert [row["fold/train_loss"] for row in rows] == [json.loads(line)["train_loss"] for line in written]
+    assert [row["train_loss"] for row in rows] == [json.loads(line)["train_loss"] for line in written]
 
 
-def test_the_aggregate_run_has_the_tables_and_the_curves(tracked: Path) -> None:
-    path = next(p for p in tracked.glob("wandb/offline-run-*/run-*.wandb") if run_of(p).job_type == "aggregate")
-    keys = {key for row in history(path) for key in row}
-    for logged in ("tables/summary", "tables/folds", "tables/confusion_whole-vgg16", "roc/whole-vgg16"):
-        assert any(key.startswith(logged) for key in keys), f"{logged} is not among {sorted(keys)}"
-    tables = list(path.parent.glob("files/media/table/**/*.table.json"))
-    assert any("Accuracy" in table.read_text() for table in tables)
+def test_runs_say_with_which_settings_and_software(runs: dict[str, Run]) -> None:
+    run = runs[f"{VARIANT}/fold-1"]
+    assert (run.config["variant"], run.config["fold"], run.config["seed"]) == (VARIANT, 1, 5)
+    assert run.config["training"]["epochs"] == 4
+    assert set(run.config["versions"]) == {"cxrdist", "python", "torch", "ray"}
+    assert "git_commit" not in run.config, "the study file is under no version control"
+
+
+def test_runs_say_nothing_of_the_machines_files(tracked: Path, runs: dict[str, Run]) -> None:
+    assert not list(tracked.glob("wandb/*/files/wandb-metadata.json"))
+    for run in runs.values():
+        said = json.dumps([run.config, run.rows, run.logged, run.summary])
+        assert str(tracked.parent) not in said
+        assert ".png" not in said
+
+
+def test_the_aggregate_run_has_every_prediction(tracked: Path, runs: dict[str, Run]) -> None:
+    store = Store(tracked)
+    (expected,) = collect(store, read_plan(store), CLASSES, partial=False).values()
+    rows = {row["image_id"]: row for row in table(runs["aggregate"], "predictions")}
+    assert list(rows) == list(expected.image_ids)
+    assert [rows[one]["truth"] for one in rows] == [CLASSES[label] for label in expected.truth]
+    assert [rows[one]["predicted"] for one in rows] == [CLASSES[label] for label in expected.predicted]
+    assert [rows[one]["fold"] for one in rows] == expected.fold.tolist()
+    probabilities = [[rows[one][f"p_{label}"] for label in CLASSES] for one in rows]
+    np.testing.assert_allclose(probabilities, expected.probabilities, rtol=0, atol=1e-12)
+
+
+def test_the_aggregate_run_has_the_reports_tables_with_intervals(tracked: Path, runs: dict[str, Run]) -> None:
+    for name in ("summary", "intervals", "folds", f"confusion_{VARIANT}", f"by_class_{VARIANT}"):
+        with (tracked / f"report/tables/{name}.csv").open(newline="") as file:
+            _, *written = csv.reader(file)
+        assert len(table(runs["aggregate"], f"tables/{name}")) == len(written)
+    accuracy = next(row for row in table(runs["aggregate"], "tables/intervals") if row["Score"] == "Accuracy")
+    assert float(accuracy["low"]) <= float(accuracy["value"]) <= float(accuracy["high"])
+    assert runs["aggregate"].summary[f"{VARIANT}/accuracy"] == pytest.approx(float(accuracy["value"]), abs=1e-3)
+
+
+def test_the_aggregate_run_has_a_confusion_matrix_and_a_roc_curve_of_each_class(
+    tracked: Path, runs: dict[str, Run]
+) -> None:
+    store = Store(tracked)
+    (expected,) = collect(store, read_plan(store), CLASSES, partial=False).values()
+    cells = table(runs["aggregate"], f"confusion/{VARIANT}_table")
+    counts = {(CLASSES.index(one["Actual"]), CLASSES.index(one["Predicted"])): one["nPredictions"] for one in cells}
+    pairs = list(zip(expected.truth.tolist(), expected.predicted.tolist(), strict=True))
+    assert counts == {(true, said): pairs.count((true, said)) for true in range(4) for said in range(4)}
+    curves = table(runs["aggregate"], f"roc/{VARIANT}_table")
+    assert {row["class"] for row in curves} == set(CLASSES)
+    for label in CLASSES:
+        own = [(row["fpr"], row["tpr"]) for row in curves if row["class"] == label]
+        assert (own[0], own[-1]) == ((0, 0), (1, 1))
+
+
+def test_cohort_and_splits_are_artifacts_without_pixels_and_paths(tracked: Path, runs: dict[str, Run]) -> None:
+    artifacts = {name: kind for name, kind in runs["aggregate"].artifacts.items() if kind != "run_table"}
+    assert artifacts == {"tiny-cohort": "cohort", "tiny-splits": "splits"}
+    staged = [path for path in (tracked / "wandb/staging").rglob("*") if path.is_file()]
+    store = Store(tracked)
+    cohort = next(text for path in staged if (text := path.read_text()).startswith('"image_id","label"'))
+    rows = list(csv.DictReader(cohort.splitlines()))
+    kept = read_table(store, layout.COHORT).to_pylist()
+    assert [row["sha256"] for row in rows] == [row["sha256"] for row in kept]
+    assert not {"path", "mask_path"} & rows[0].keys()
+    assert set(REQUIRED) - {"path"} <= rows[0].keys()
+    splits = next(json.loads(text) for path in staged if '"folds"' in (text := path.read_text()))
+    assert splits == store.read_json(layout.FOLDS_JSON)
+    assert read_folds(store).n_folds == 2
+
+
+def test_no_pixels_are_logged_unless_asked_for(tracked: Path) -> None:
+    assert not list(tracked.glob("wandb/**/*.png"))
+
+
+def test_a_study_that_is_done_is_not_logged_again_but_with_images_where_they_are_asked_for(
+    place: Workplace, tracked: Path, runs: dict[str, Run]
+) -> None:
+    before = files_of(tracked)
+    status, output = place.run(*place.arguments("--wandb", "offline"))
+    assert status == 0, output
+    assert files_of(tracked) == before
+
+    status, output = place.run(*place.arguments("--wandb", "offline", "--set", "tracking.images=true"))
+    assert status == 0, output
+    (added,) = files_of(tracked) - before
+    pictures = list((added.parent / "files/media/images").rglob("*.png"))
+    assert len(pictures) >= len(CLASSES)
+    assert runs["aggregate"].id in added.name
+
+
+def test_the_commit_of_the_study_file_is_logged(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.test_cli_provenance import git
+
+    git(workplace.folder, "init", "-q", "--template=")
+    git(workplace.folder, "add", "study.yaml")
+    git(workplace.folder, "commit", "-q", "-m", "first")
+    commit = git(workplace.folder, "rev-parse", "HEAD")
+    status, output = workplace.run(*workplace.arguments("--wandb", "offline", *SHORT))
+    assert status == 0, output
+    assert {run.config["git_commit"] for run in runs_of(workplace.folder / "run").values()} == {commit}
 
 
 def test_no_key_is_in_the_run_directory(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = "0123456789abcdef0123456789abcdef01234567"
+    key = secrets.token_hex(20)
     monkeypatch.setenv("WANDB_API_KEY", key)
-    short = ("--set", "variants.views=[whole]", "--set", "training.epochs=1")
-    status, output = workplace.run(*workplace.arguments("--wandb", "offline", *short))
+    status, output = workplace.run(*workplace.arguments("--wandb", "offline", *SHORT))
     assert status == 0, output
     assert key not in output
     holders = [p for p in workplace.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
     assert holders == []
 
 
-def test_a_tracker_that_fails_does_not_stop_the_study(workplace: Workplace) -> None:
+def test_a_tracker_that_fails_is_said_once_and_does_not_stop_the_study(workplace: Workplace) -> None:
     (workplace.folder / "run").mkdir()
     (workplace.folder / "run" / "wandb").write_text("in the way of W&B's folder")
-    short = ("--set", "variants.views=[whole]", "--set", "training.epochs=1")
-    status, output = workplace.run(*workplace.arguments("--wandb", "online", "--set", "tracking.entity=nobody", *short))
+    status, output = workplace.run(*workplace.arguments("--wandb", "online", *SHORT))
     assert status == 0, output
-    assert "tracking stopped" in output or "the tables were not logged" in output
+    assert output.count("tracking stopped") == 1
+    assert output.count("the tables were not logged") == 1
     assert "report:" in output
