@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,10 +86,12 @@ class CpuRecorder(Recorder):
     """A display that notes when epochs ended, by the clock and in processor time."""
 
     epochs: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    follower: Callable[[Event], None] = lambda _: None
 
     def event(self, event: Event) -> None:
         super().event(event)
         if event.kind == "epoch":
+            self.follower(event)
             self.epochs[event.key].append((time.perf_counter(), time.process_time()))
 
 
@@ -115,7 +117,7 @@ def measure(study: Study, run_dir: Path) -> Timing:
     """Run a study as `cxrdist run` does, without its report."""
     recorder, store = CpuRecorder(), Store(run_dir)
     started = time.monotonic()
-    with tracked(study.tracking, store, None, print):
+    with tracked(study, store, None, print) as recorder.follower:
         summary = run_study(study, store, recorder)
     whole = time.monotonic() - started
     if summary.unfinished:

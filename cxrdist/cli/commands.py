@@ -39,7 +39,7 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
     store = open_store(run_dir or f"runs/{study.name}")
     console = Console()
     display = ConsoleDisplay(console)
-    with tracked(study.tracking, store, git_commit_of_file(study_file), display.say):
+    with tracked(study, store, git_commit_of_file(study_file), display.say) as display.follower:
         trained = run_to_end(study, store, display)
         log_aggregate(study, store, print_report(store, partial=False, keep=not trained), display.say)
 

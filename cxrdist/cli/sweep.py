@@ -28,7 +28,7 @@ def sweep_command(study_file: Path, settings: Sequence[str], overrides: Mapping[
     study = load_study(study_file, settings=settings, overrides=overrides)
     store = open_store(run_dir or f"runs/{study.name}")
     display = ConsoleDisplay(Console())
-    with tracked(study.tracking, store, git_commit_of_file(study_file), display.say):
+    with tracked(study, store, git_commit_of_file(study_file), display.say):
         run_sweep(study, store, display)
     summary = sweep_summary(store, study)
     if summary is not None:

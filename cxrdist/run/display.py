@@ -1,7 +1,7 @@
 """What a person sees of a run: bars on a terminal, plain lines in a log."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -32,6 +32,8 @@ class ConsoleDisplay:
         self._started = self._last_line = 0.0
         self._explained_since: dict[str, tuple[int, float]] = {}
         """Of each variant, how many heat maps there were when they were first counted, and when that was."""
+        self.follower: Callable[[Event], None] = lambda _: None
+        """Told of every epoch, too."""
 
     def say(self, text: str) -> None:
         """Print a sentence."""
@@ -90,6 +92,7 @@ class ConsoleDisplay:
                 done = dict(event.measures).get("share", event.epoch / epochs)
                 self._share[event.key] = done * epochs / (epochs + 1)
                 self._epoch(event)
+                self.follower(event)
             case "settled":
                 self._settle(event)
             case "note":

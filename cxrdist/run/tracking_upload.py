@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cxrdist.config.models import TrackingConfig
+from cxrdist.config.models import Study
+from cxrdist.run.board import Event
 from cxrdist.run.store import Store
 from cxrdist.run.tracking import server_url, wandb_mode, why_silent
+from cxrdist.run.tracking_live import JOB_TYPE, live_run
 from cxrdist.run.tracking_wandb import FOLDER, ORIGIN, OVER, WRITING_SECONDS
+from cxrdist.study.seeds import derive_seed
 
 _POLL_SECONDS = 1.0
 _PAUSE_SECONDS = 30.0
@@ -33,27 +36,34 @@ _EMPTY = 7
 
 
 @contextmanager
-def tracked(config: TrackingConfig, store: Store, commit: str | None, say: Callable[[str], None]) -> Iterator[None]:
+def tracked(
+    study: Study, store: Store, commit: str | None, say: Callable[[str], None]
+) -> Iterator[Callable[[Event], None]]:
     """Upload the W&B runs of a run directory while a study is worked on, where that is asked for.
 
+    What is given shows the epochs that it is told of, while fold jobs are still in work.
+
     Args:
-        config: whether, and where to.
+        study: whether, and where to.
         store: the run directory.
         commit: of the study file, None where it is under no version control.
         say: told at the end what was uploaded and what was not.
     """
+    config = study.tracking
     if config.wandb == "off":
-        yield
+        yield _ignore
         return
     # A folder that cannot be written is a failure of the study, or of its trackers, and they say so.
     with contextlib.suppress(OSError):
         store.write_json(ORIGIN, {"git_commit": commit})
     if wandb_mode(config) == "offline":
-        yield
+        yield _ignore
         return
     uploads = _Uploads(store, say)
     try:
-        yield
+        run_id = f"{derive_seed(0, study.name, store.location, JOB_TYPE):016x}"
+        with live_run(config.project, config.entity, run_id, study.name) as follow:
+            yield follow
     except KeyboardInterrupt:
         uploads.abandon()
         raise
@@ -61,6 +71,10 @@ def tracked(config: TrackingConfig, store: Store, commit: str | None, say: Calla
         uploads.close()
         raise
     uploads.close()
+
+
+def _ignore(_: Event) -> None:
+    """Show nothing."""
 
 
 class _Uploads:

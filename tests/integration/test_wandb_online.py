@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,11 @@ def server(behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[St
     with stand_in(behaviour) as standing:
         monkeypatch.setenv("WANDB_BASE_URL", standing.url)
         yield standing
+
+
+def kept(standing: StandIn) -> dict[str, dict[str, Any]]:
+    """Return the runs whose files are in the run directory: not the one that shows epochs at once."""
+    return {run_id: run for run_id, run in standing.runs.items() if run["jobType"] != "live"}
 
 
 def command_lines() -> set[bytes]:
@@ -77,8 +83,8 @@ def test_an_online_study_arrives_as_it_is_written_and_the_key_is_nowhere(
     assert f"W&B: 3 runs were uploaded to {standing.url}" in output
 
     written = runs_of(workplace.folder / "run")
-    assert sorted(run["displayName"] for run in standing.runs.values()) == sorted(written)
-    for run_id, run in standing.runs.items():
+    assert sorted(run["displayName"] for run in kept(standing).values()) == sorted(written)
+    for run_id, run in kept(standing).items():
         same = written[run["displayName"]]
         assert (run_id, run["groupName"], run["jobType"]) == (same.id, same.group, same.job_type)
         assert standing.exits[run_id] == 0
@@ -96,6 +102,27 @@ def test_an_online_study_arrives_as_it_is_written_and_the_key_is_nowhere(
     assert not any(key.encode() in line for line in watch.seen)
     holders = [p for p in workplace.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
     assert holders == []
+
+
+def test_epochs_are_seen_while_their_fold_job_is_still_in_work(
+    workplace: Workplace, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server("answers", monkeypatch) as standing:
+
+        def live() -> str:
+            return next((run_id for run_id, run in standing.runs.items() if run.get("jobType") == "live"), "")
+
+        arguments = workplace.arguments(*WHOLE, "--set", "training.epochs=4000")
+        process = workplace.start(*arguments)
+        wait_for(process, lambda: "seen" if standing.history.get(live()) else "")
+        assert not list(workplace.folder.glob("run/jobs/*/*/done.json"))
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    row = standing.history[live()][0]
+    assert row["whole-vgg16/fold-0/epoch"] >= 1
+    assert row["whole-vgg16/fold-0/validation_loss"] > 0
+    assert standing.runs[live()]["groupName"] == "tiny"
 
 
 def test_a_study_that_is_resumed_continues_its_runs(
@@ -150,7 +177,7 @@ def test_what_a_server_does_not_take_stays_for_later_and_that_is_said_once(
         status, output = workplace.run(*workplace.arguments(*SHORT))
     assert status == 0, output
     assert "Nothing to train" in output
-    assert sorted(run["displayName"] for run in standing.runs.values()) == sorted(runs_of(workplace.folder / "run"))
+    assert sorted(run["displayName"] for run in kept(standing).values()) == sorted(runs_of(workplace.folder / "run"))
 
 
 def test_a_server_that_hangs_costs_a_study_seconds_at_its_end_and_leaves_no_process(
@@ -244,7 +271,7 @@ def test_a_sweep_is_uploaded_too(workplace: Workplace, key: str, monkeypatch: py
     with server("answers", monkeypatch) as standing:
         status, output = workplace.run(*arguments, "--set", space)
     assert status == 0, output
-    assert sorted(run["displayName"] for run in standing.runs.values()) == [
+    assert sorted(run["displayName"] for run in kept(standing).values()) == [
         "whole-vgg16/shared/trial-000",
         "whole-vgg16/shared/trial-001",
     ]
