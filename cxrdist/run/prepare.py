@@ -10,6 +10,7 @@ import yaml
 
 from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
+from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shards import ShardSet, check_quarantine
 from cxrdist.cohort.table import Cohort, load_cohort
 from cxrdist.config.location import is_remote
@@ -165,7 +166,8 @@ def prepare(
     n_asked = len(cohort.image_ids) + len(left_out)
     networks, weights = networks_of(study)
     cache = cache_of(study.execution)
-    cache.create()
+    with cache_errors(cache.root):
+        cache.create()
     weights = {model: None if path is None else cache.adopt(Path(path)) for model, path in weights.items()}
     origin = mask_origin(study, cohort)
     shards = shared_shards(

@@ -112,10 +112,13 @@ def test_epochs_are_seen_while_their_fold_job_is_still_in_work(
         def live() -> str:
             return next((run_id for run_id, run in standing.runs.items() if run.get("jobType") == "live"), "")
 
-        arguments = workplace.arguments(*WHOLE, "--set", "training.epochs=4000")
-        process = workplace.start(*arguments)
-        wait_for(process, lambda: "seen" if standing.history.get(live()) else "")
-        assert not list(workplace.folder.glob("run/jobs/*/*/done.json"))
+        def seen_in_work() -> str:
+            keys = {name.removesuffix("/epoch") for row in standing.history.get(live(), []) for name in row}
+            jobs = [key for key in keys if (workplace.folder / "run/jobs" / key / "history.jsonl").exists()]
+            return next((key for key in jobs if not (workplace.folder / "run/jobs" / key / "done.json").exists()), "")
+
+        process = workplace.start(*workplace.arguments(*WHOLE, "--set", "training.epochs=4000"))
+        wait_for(process, seen_in_work)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
