@@ -34,8 +34,9 @@ lint: setup
 unit: setup  ## the quick tests alone: no Ray, under 30 s on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
-integration: setup  ## the others: a real local Ray, real images, a real browser; one at a time
-	$(BIN)/python -m pytest -m "not long" tests/integration
+integration: setup  ## the others: real images, a real browser; then, one at a time, those on a real local Ray
+	$(BIN)/python -m pytest -m "not long and not alone" -n 2 --dist loadfile tests/integration
+	$(BIN)/python -m pytest -m "alone and not long" tests/integration
 
 long: setup  ## those that take minutes each: a simulated cluster of many workers, SLURM
 	$(BIN)/python -m pytest -m long tests/integration

@@ -22,6 +22,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from tests.integration.conftest import wait_until
 from tests.integration.test_cluster_slurm import free_ports
 
+pytestmark = pytest.mark.alone
+
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 FILES = ("cloud/aws.yaml", "cloud/gcp.yaml", "onprem/local.yaml")
 SECONDS = 240.0

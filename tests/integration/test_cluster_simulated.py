@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 
 from tests.integration.conftest import STUDY, Workplace, wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 NODES, GPUS = 4, 2
 OUR_METRICS = ("ray_cxrdist_fold_jobs", "ray_cxrdist_epoch", "ray_cxrdist_images_per_second")

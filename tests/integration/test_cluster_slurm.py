@@ -27,6 +27,7 @@ SECONDS = 240.0
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.alone,
     pytest.mark.skipif(
         not all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in PROGRAMS),
         reason="SLURM is not installed (.ci/install-slurm.sh installs it on Debian)",

@@ -142,7 +142,11 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(command, phantoms, tmp_
     )
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "1"], ["--executor", "ray"]], ids=["one core", "ray"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--workers", "1"], pytest.param(["--executor", "ray"], marks=pytest.mark.alone)],
+    ids=["one core", "ray"],
+)
 def test_where_files_are_decoded_changes_nothing(command, faulty, tmp_path, monkeypatch, arguments):
     check(command, faulty, faulty.parent, tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))

@@ -10,6 +10,8 @@ import pytest
 
 from tests.integration.conftest import DEADLINE, Workplace, ray_processes, wait_for, wait_until
 
+pytestmark = pytest.mark.alone
+
 UNHELD_FILE = re.compile(
     r"Exception ignored in: <_io\.[^\n]*\.tmp'[^\n]*>\n"
     r"Traceback \(most recent call last\):\n(?:  [^\n]*\n)*ResourceWarning: unclosed file <[^\n]*\.tmp'>\n"

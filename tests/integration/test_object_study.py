@@ -190,6 +190,7 @@ def can_unshare() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not can_unshare(), reason="this user may not hide folders from a process (unshare --mount)")
 def test_driver_and_workers_need_no_disk_in_common(
     workplace: Workplace, server: ObjectServer, in_a_folder: dict[str, bytes], phantoms: Path

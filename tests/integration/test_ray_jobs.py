@@ -20,6 +20,8 @@ from cxrdist.errors import UserError
 from cxrdist.run.job_package import pack
 from tests.integration.conftest import STUDY, assert_one_sentence
 
+pytestmark = pytest.mark.alone
+
 START_SECONDS = 120
 
 

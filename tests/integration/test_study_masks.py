@@ -151,6 +151,7 @@ def test_another_study_of_the_same_images_makes_no_mask_again(run: Run, made: Ma
     assert plan_of(tmp_path / "run")["masks"] == plan_of(made.place.folder / "run")["masks"]
 
 
+@pytest.mark.alone
 def test_ray_makes_the_same_masks_as_inline(made: Made, tmp_path: Path) -> None:
     copy = made.copied(tmp_path / "copy", cache=False)
     status, output = copy.run(*copy.arguments("--workers", "2", executor="ray"))

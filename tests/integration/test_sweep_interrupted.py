@@ -13,6 +13,8 @@ from ray.cluster_utils import Cluster
 
 from tests.integration.conftest import STUDY, Workplace, ray_processes, wait_for
 
+pytestmark = pytest.mark.alone
+
 SWEEP = """\
 sweep:
   space:

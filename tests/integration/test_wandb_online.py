@@ -19,6 +19,8 @@ from tests.integration.conftest import Workplace, wait_for
 from tests.integration.wandb_files import files_of, runs_of
 from tests.integration.wandb_server import Behaviour, StandIn, stand_in
 
+pytestmark = pytest.mark.alone
+
 WHOLE = ("--wandb", "online", "--set", "variants.views=[whole]")
 SHORT = (*WHOLE, "--set", "training.epochs=3")
 BRINGS = "offline-run-*` brings them"
