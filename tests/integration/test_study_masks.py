@@ -226,7 +226,8 @@ def test_an_implausible_mask_counts_all_of_its_image_as_lung(run: Run, tmp_path:
     implausible = implausible_ids(tmp_path / "run")
     assert set(PLANTED) <= implausible
     assert read_arrow(tmp_path / "run" / "cohort.arrow").num_rows == IMAGES + 2
-    table = read_arrow(Path(plan_of(tmp_path / "run", whole=True)["masks"]))
+    plan = plan_of(tmp_path / "run", whole=True)
+    table = read_arrow(Path(plan["cache"]) / plan["masks"])
     masks = dict(zip(table.column("image_id").to_pylist(), table.column("mask").to_pylist(), strict=True))
     assert len(masks) == IMAGES + 2
     assert {name for name, packed in masks.items() if set(packed) == {255}} == implausible
