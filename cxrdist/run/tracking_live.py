@@ -19,7 +19,7 @@ from cxrdist.run.board import Event
 
 JOB_TYPE = "live"
 
-_END_SECONDS = 5.0
+_END_SECONDS = 3.0
 """How long a study's end waits for this run's last epochs."""
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.conftest import DEADLINE, Workplace, ray_processes, wait_for
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 TOLERANCES = {"whole-vgg16": 3e-5, "whole-resnet34": 2e-2}
 """Of probabilities after fine-tuning in fp32; batch normalisation of few images makes rounding grow."""

@@ -87,6 +87,7 @@ def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
     assert workplace.results("run") == undisturbed
 
 
+@pytest.mark.long
 def test_a_lost_board_ends_in_a_sentence_and_the_same_command_continues(
     workplace: Workplace, undisturbed: dict[str, bytes]
 ) -> None:
