@@ -48,6 +48,8 @@ def _process() -> Iterator[int]:
         process = subprocess.Popen(
             [sys.executable, "-m", "cxrdist.run.tracking_live"],
             cwd=folder,
+            # Else it would join the W&B process that writes this process's own runs.
+            env={name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
