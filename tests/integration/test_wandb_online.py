@@ -139,10 +139,10 @@ def test_a_study_that_is_resumed_continues_its_runs(
             wait_for(process, lambda: "written" if checkpoint.exists() else "")
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
-        assert standing.runs == {}, "who interrupts does not wait"
+        assert kept(standing) == {}, "who interrupts does not wait"
         status, output = workplace.run(*many)
     assert status == 0, output
-    ids = {run["displayName"]: run_id for run_id, run in standing.runs.items()}
+    ids = {run["displayName"]: run_id for run_id, run in kept(standing).items()}
     assert sorted(ids) == ["aggregate", "whole-vgg16/fold-0", "whole-vgg16/fold-1"]
     assert standing.starts.count(ids["whole-vgg16/fold-0"]) == 2
     assert len([path for path in files_of(workplace.folder / "run") if ids["whole-vgg16/fold-0"] in path.name]) == 2
