@@ -9,7 +9,7 @@ from cxrdist.run.context import Context
 from cxrdist.run.jobs import do_feature_job, do_fold_job, follow_fold_job, tracking_id
 from cxrdist.run.lane import UnitDivergedError
 from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker
-from cxrdist.run.tracking_wandb import WandbTracker
+from cxrdist.run.tracking_wandb import WandbTracker, start_wandb
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.plan import FoldJob
@@ -69,19 +69,22 @@ def _tracker(board: BoardClient, context: Context, lane: str, job: FoldJob) -> T
         return NoTracker()
     return GuardedTracker(
         lambda: WandbTracker(
-            study.tracking,
-            run_id=tracking_id(context, job),
-            name=job.key,
-            group=study.name,
-            job_type="fold",
-            facts={
-                "variant": job.variant.name,
-                "fold": job.fold,
-                "seed": study.seed,
-                "training": {**study.training.model_dump(mode="json"), **dict(job.settings)},
-                "model": study.model.model_dump(mode="json", exclude={"weights"}),
-            },
-            store=context.store,
+            start_wandb(
+                study.tracking,
+                run_id=tracking_id(context, job),
+                name=job.key,
+                group=study.name,
+                job_type="fold",
+                facts={
+                    "variant": job.variant.name,
+                    "fold": job.fold,
+                    "seed": study.seed,
+                    "training": {**study.training.model_dump(mode="json"), **dict(job.settings)},
+                    "model": study.model.model_dump(mode="json", exclude={"weights"}),
+                },
+                store=context.store,
+            ),
+            context.store,
         ),
         lambda text: board.note(lane, text),
         context.store.location,

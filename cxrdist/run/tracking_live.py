@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from cxrdist.run.board import Event
+from cxrdist.run.tracking_wandb import private_settings
 
 JOB_TYPE = "live"
 
@@ -33,10 +34,12 @@ def live_run(project: str, entity: str | None, run_id: str, group: str) -> Itera
         def follow(event: Event) -> None:
             nonlocal pipe
             if event.kind == "epoch":
-                if pipe is None:
-                    pipe = stack.enter_context(_process())
-                    _hand_over(pipe, start)
-                _hand_over(pipe, {"key": event.key, "epoch": event.epoch, "measures": dict(event.measures)})
+                # A machine that has no room for it, or a process that is gone, is no reason for a study to stop.
+                with suppress(OSError):
+                    if pipe is None:
+                        pipe = stack.enter_context(_process())
+                        _hand_over(pipe, start)
+                    _hand_over(pipe, {"key": event.key, "epoch": event.epoch, "measures": dict(event.measures)})
 
         yield follow
 
@@ -44,7 +47,11 @@ def live_run(project: str, entity: str | None, run_id: str, group: str) -> Itera
 @contextmanager
 def _process() -> Iterator[int]:
     """Run the process while the context lasts; give the pipe that it reads from."""
-    with tempfile.TemporaryDirectory(prefix="cxrdist-wandb-") as folder, tempfile.TemporaryFile() as output:
+    with (
+        # W&B's own process may write to the last.
+        tempfile.TemporaryDirectory(prefix="cxrdist-wandb-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryFile() as output,
+    ):
         process = subprocess.Popen(
             [sys.executable, "-m", "cxrdist.run.tracking_live"],
             cwd=folder,
@@ -73,9 +80,9 @@ def _process() -> Iterator[int]:
 
 def _hand_over(pipe: int, message: dict[str, Any]) -> None:
     line = json.dumps(message).encode() + b"\n"
-    # Lines of this length are written as a whole or not at all; a process that is gone takes none.
+    # Lines of this length are written as a whole or not at all.
     if len(line) <= select.PIPE_BUF:
-        with suppress(BlockingIOError, BrokenPipeError):
+        with suppress(BlockingIOError):
             os.write(pipe, line)
 
 
@@ -84,20 +91,7 @@ def main() -> None:
     import wandb
 
     start = json.loads(sys.stdin.readline())
-    run = wandb.init(
-        **start,
-        dir=".",
-        mode="online",
-        resume="allow",
-        settings=wandb.Settings(
-            console="off",
-            silent=True,
-            disable_code=True,
-            disable_git=True,
-            x_disable_meta=True,
-            x_save_requirements=False,
-        ),
-    )
+    run = wandb.init(**start, dir=".", mode="online", resume="allow", settings=private_settings())
     known: set[str] = set()
     for line in sys.stdin:
         told = json.loads(line)

@@ -22,7 +22,7 @@ from cxrdist.run.board import Event
 from cxrdist.run.store import Store
 from cxrdist.run.tracking import server_url, wandb_mode, why_silent
 from cxrdist.run.tracking_live import JOB_TYPE, live_run
-from cxrdist.run.tracking_wandb import FOLDER, ORIGIN, OVER, WRITING_SECONDS
+from cxrdist.run.tracking_wandb import FOLDER, ORIGIN, OVER, WRITING_SECONDS, silence_telemetry
 from cxrdist.study.seeds import derive_seed
 
 _POLL_SECONDS = 1.0
@@ -59,6 +59,8 @@ def tracked(
     if wandb_mode(config) == "offline":
         yield _ignore
         return
+    # Of the processes that are started here.
+    silence_telemetry()
     uploads = _Uploads(store, say)
     try:
         run_id = f"{derive_seed(0, study.name, store.location, JOB_TYPE):016x}"

@@ -28,24 +28,17 @@ _STUCK_SECONDS = 10.0
 
 
 class WandbTracker:
-    """One W&B run, grouped by study; the names of what it logs begin with the type of the job."""
+    """Follows one job in a W&B run; the names of what it logs begin with the type of the job.
 
-    def __init__(
-        self,
-        config: TrackingConfig,
-        *,
-        run_id: str,
-        name: str,
-        group: str,
-        job_type: str,
-        facts: Mapping[str, Any],
-        store: Store,
-    ) -> None:
-        self._run = start_wandb(
-            config, run_id=run_id, name=name, group=group, job_type=job_type, facts=facts, store=store
-        )
+    Args:
+        run: of `start_wandb`.
+        store: the run directory.
+    """
+
+    def __init__(self, run: Any, store: Store) -> None:
+        self._run = run
         self._store = store
-        self._prefix = job_type
+        self._prefix = run.job_type
         self._reported = 0
 
     def resume(self, steps: int) -> None:
@@ -92,18 +85,23 @@ def start_wandb(
         mode="offline",
         resume="allow",
         reinit="create_new",
-        settings=wandb.Settings(
-            console="off",
-            silent=True,
-            init_timeout=30,
-            finish_timeout=_STUCK_SECONDS,
-            finish_timeout_raises=True,
-            # Command lines, names of files, and code are nobody else's business.
-            disable_code=True,
-            disable_git=True,
-            x_disable_meta=True,
-            x_save_requirements=False,
-        ),
+        settings=private_settings(init_timeout=30, finish_timeout=_STUCK_SECONDS, finish_timeout_raises=True),
+    )
+
+
+def private_settings(**more: Any) -> Any:
+    """Return W&B settings by which a run tells what it is told to, and nothing else."""
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        # Command lines, names of files, and code are nobody else's business.
+        disable_code=True,
+        disable_git=True,
+        x_disable_meta=True,
+        x_save_requirements=False,
+        **more,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from cxrdist.config.models import Study, TrackingConfig
 from cxrdist.run.sweep_plan import Search
 from cxrdist.run.tracking import GuardedTracker, NoTracker, Tracker
-from cxrdist.run.tracking_wandb import WandbTracker
+from cxrdist.run.tracking_wandb import WandbTracker, start_wandb
 from cxrdist.run.trial import OutOfTimeError, TrialData, TrialStep, do_trial, write_record
 from cxrdist.study.search import Proposal, TrialRecord, TrialState
 from cxrdist.study.seeds import derive_seed
@@ -125,20 +125,23 @@ class _TrialRuns:
         name = f"{search.key}/trial-{number:03d}" + ("" if fold is None else f"/inner-{fold}")
         return GuardedTracker(
             lambda: WandbTracker(
-                tracking,
-                run_id=trial_run_id(self._rules.study, search, number, fold),
-                name=name,
-                group=self._rules.study,
-                job_type="trial",
-                facts={
-                    "variant": search.variant.name,
-                    "fold": search.fold,
-                    "search": search.key,
-                    "trial": number,
-                    "settings": dict(self._proposal.settings),
-                    **({} if fold is None else {"inner_fold": fold}),
-                },
-                store=self._store,
+                start_wandb(
+                    tracking,
+                    run_id=trial_run_id(self._rules.study, search, number, fold),
+                    name=name,
+                    group=self._rules.study,
+                    job_type="trial",
+                    facts={
+                        "variant": search.variant.name,
+                        "fold": search.fold,
+                        "search": search.key,
+                        "trial": number,
+                        "settings": dict(self._proposal.settings),
+                        **({} if fold is None else {"inner_fold": fold}),
+                    },
+                    store=self._store,
+                ),
+                self._store,
             ),
             self._note,
             self._store.location,

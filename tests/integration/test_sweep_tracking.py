@@ -12,7 +12,7 @@ import pytest
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config.models import TrackingConfig
 from cxrdist.run.store import Store
-from cxrdist.run.tracking_wandb import WandbTracker, run_facts
+from cxrdist.run.tracking_wandb import WandbTracker, run_facts, start_wandb
 from tests.integration.conftest import Command, Workplace, rows_of, run_here, write_rows
 from tests.integration.wandb_files import Run, files_of, read_run, runs_of
 
@@ -254,7 +254,7 @@ def test_a_tracker_that_fails_does_not_stop_a_sweep(
 
 
 def test_another_attempt_repeats_no_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tracker = WandbTracker(
+    run = start_wandb(
         TrackingConfig(wandb="offline"),
         run_id="a1",
         name="n",
@@ -263,6 +263,7 @@ def test_another_attempt_repeats_no_step(tmp_path: Path, capfd: pytest.CaptureFi
         facts={},
         store=Store(tmp_path),
     )
+    tracker = WandbTracker(run, Store(tmp_path))
     for step in (1, 2, 1, 2, 3):
         tracker.log(step, {"epoch": step})
     tracker.finish(failed=False)
