@@ -11,7 +11,7 @@ import yaml
 from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.publish import cache_errors
-from cxrdist.cohort.shards import ShardSet, check_quarantine
+from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
 from cxrdist.cohort.table import Cohort, load_cohort
 from cxrdist.config.location import is_remote
 from cxrdist.config.models import Study
@@ -19,7 +19,7 @@ from cxrdist.errors import UserError, first_few
 from cxrdist.learn.weights import find_weights, hash_weights
 from cxrdist.run.context import Plan, folds_table, write_table
 from cxrdist.run.plan_file import cache_of, make_plan, pixels_of, write_plan
-from cxrdist.run.shared_shards import shared_shards
+from cxrdist.run.shared_shards import shard_fetcher, shards_name
 from cxrdist.run.store import Store
 from cxrdist.run.study_masks import (
     StudyMasks,
@@ -170,16 +170,18 @@ def prepare(
         cache.create()
     weights = {model: None if path is None else cache.adopt(Path(path)) for model, path in weights.items()}
     origin = mask_origin(study, cohort)
-    shards = shared_shards(
-        cache,
-        on_note,
-        cohort=cohort,
-        preprocessing=Preprocessing(**study.preprocessing.model_dump()),
+    shards = prepare_shards(
+        cohort,
+        Preprocessing(**study.preprocessing.model_dump()),
+        cache.root,
         with_masks=origin == "files",
         # Who shares no disk for shards need not share one for images: they are read here.
         run_chunks=None if is_remote(cache.location) else run_chunks,
         on_progress=on_decoded,
+        on_note=on_note,
+        fetch=shard_fetcher(cache, on_note),
     )
+    cache.publish_folder(shards_name(shards))
     check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
     left_out += shards.quarantine
     masks = None

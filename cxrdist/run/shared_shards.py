@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from cxrdist.cohort.shards import ShardError, ShardSet, prepare_shards
+from cxrdist.cohort.shards import ShardError, ShardSet
 from cxrdist.run.store import Store
 
 
@@ -23,13 +22,12 @@ def shards_name(shards: ShardSet) -> str:
     return f"{shards.folder.parent.name}/{shards.folder.name}"
 
 
-def shared_shards(cache: Store, on_note: Callable[[str], None] | None, **arguments: Any) -> ShardSet:
-    """Return a cohort's shards, which others find in the cache afterwards.
+def shard_fetcher(cache: Store, on_note: Callable[[str], None] | None) -> Callable[[Path], None]:
+    """Return what brings shards from a cache to this machine, as `prepare_shards` takes it.
 
     Args:
-        cache: where they may be, and are put.
-        on_note: told a sentence where shards that are there cannot be used.
-        arguments: of `prepare_shards`.
+        cache: where others may have published them.
+        on_note: told a sentence where what is there cannot be used.
     """
 
     def fetch(folder: Path) -> None:
@@ -41,9 +39,7 @@ def shared_shards(cache: Store, on_note: Callable[[str], None] | None, **argumen
                 on_note(f"{str(error).removesuffix('.')}: they are made again.")
             cache.remove(f"{name}/index.json")
 
-    shards = prepare_shards(cache=cache.root, fetch=fetch, on_note=on_note, **arguments)
-    cache.publish_folder(shards_name(shards))
-    return shards
+    return fetch
 
 
 def _verify(folder: Path) -> None:
