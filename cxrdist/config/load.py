@@ -121,13 +121,17 @@ def _with_absolute_paths(study: Study, folder: Path, document: Document, changed
     if study.lungs.weights != _BUILT_IN_LUNGS:
         weights = absolute("lungs.weights", study.lungs.weights)
         updates["lungs"] = study.lungs.model_copy(update={"weights": weights})
+    execution: dict[str, str] = {}
     if study.execution.cache is not None:
         cache = study.execution.cache
         if is_remote(cache):
             parse_bucket(cache, "execution.cache")
         else:
             cache = absolute("execution.cache", cache)
-        updates["execution"] = study.execution.model_copy(update={"cache": cache})
+        execution["cache"] = cache
+    if study.execution.node_cache is not None:
+        execution["node_cache"] = absolute("execution.node_cache", study.execution.node_cache)
+    updates["execution"] = study.execution.model_copy(update=execution)
     return study.model_copy(update=updates)
 
 

@@ -276,7 +276,7 @@ def test_a_fault_of_an_option_names_the_option(study_file):
 
 
 def test_relative_paths_of_the_file_start_at_the_file(study_file, tmp_path, monkeypatch):
-    path = study_file("model: {weights: w.pth}\nexecution: {cache: ../cache}\n")
+    path = study_file("model: {weights: w.pth}\nexecution: {cache: ../cache, node_cache: fast}\n")
     (tmp_path / "working").mkdir()
     monkeypatch.chdir(tmp_path / "working")
     study = load_study(Path("..") / path.name)
@@ -284,6 +284,7 @@ def test_relative_paths_of_the_file_start_at_the_file(study_file, tmp_path, monk
     assert study.manifest_path() == tmp_path / "images.csv"
     assert study.model.weights == str(tmp_path / "w.pth")
     assert study.execution.cache == str(tmp_path.parent / "cache")
+    assert study.execution.node_cache == str(tmp_path / "fast")
     assert study.cohort.images is None
 
 
