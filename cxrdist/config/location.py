@@ -11,7 +11,8 @@ from cxrdist.errors import UserError, one_of
 
 Scheme = Literal["s3", "gs"]
 
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(s3|gs):")
+"""Or what was meant for one."""
 _OPTIONS = ("region", "endpoint_override", "scheme", "anonymous")
 
 

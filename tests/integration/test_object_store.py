@@ -227,6 +227,7 @@ def test_a_folder_comes_as_a_whole_and_is_checked_before_it_is_used(server: Obje
     [
         ("s4://bucket/x", "--run-dir is 's4://bucket/x', but should be a folder, s3://BUCKET/PREFIX"),
         ("s3://", "--run-dir is 's3://'"),
+        ("s3:/bucket/x", "--run-dir is 's3:/bucket/x', but should be a folder, s3://BUCKET/PREFIX"),
         ("s3://key:secret@bucket/x", "--run-dir holds a user or a key before an @"),
         ("s3://bucket/x?regoin=eu", r"has the option 'regoin' after the \?, but should have one of region, .*'region'"),
     ],
