@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cxrdist.cli.commands import make_report, place, require_study, run_to_end
+from cxrdist.cli.commands import make_report, place, require_study, run_store, run_to_end
 from cxrdist.config import Study, load_study
 from cxrdist.config.location import is_remote
 from cxrdist.errors import UserError
@@ -97,7 +97,7 @@ def _study_and_run(
 ) -> tuple[Study, Store]:
     if not (is_remote(target) or Path(target).is_dir()):
         study = load_study(Path(target), settings=settings, overrides=overrides)
-        return study, open_store(run_dir or f"runs/{study.name}")
+        return study, run_store(study, run_dir)
     if settings or run_dir or any(value is not None for value in overrides.values()):
         raise UserError(
             f"{target} is a run directory, whose study is given; options that change it need the study file instead."

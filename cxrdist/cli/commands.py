@@ -36,7 +36,7 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
     """
     study = load_study(study_file, settings=settings, overrides=overrides)
-    store = open_store(run_dir or f"runs/{study.name}")
+    store = run_store(study, run_dir)
     console = Console()
     display = ConsoleDisplay(console)
     with tracked(study, store, git_commit_of_file(study_file), display.say) as display.follower:
@@ -84,6 +84,11 @@ def phantoms_command(folder: Path, patients: int, size: int, seed: int, marker: 
 def schema_command() -> None:
     """Print the JSON schema of a study file."""
     click.echo(json.dumps(Study.model_json_schema(), indent=2))
+
+
+def run_store(study: Study, run_dir: str | None = None) -> Store:
+    """Return the run directory of a study: the one given, or the one of its name."""
+    return open_store(run_dir or f"runs/{study.name}")
 
 
 def existing_run(run_dir: str) -> Store:

@@ -21,12 +21,11 @@ def dashboard(target: str) -> None:
     Writes it into the run directory, of a study file runs/NAME, and saves it at W&B where there is an API key and a
     server that answers; doing it again replaces it.
     """
-    from cxrdist.cli.commands import existing_run, place, require_study
+    from cxrdist.cli.commands import existing_run, place, require_study, run_store
     from cxrdist.config import load_study
     from cxrdist.config.location import is_remote
     from cxrdist.run.context import read_study
     from cxrdist.run.dashboard import WORKSPACE, write_dashboard
-    from cxrdist.run.object_store import open_store
     from cxrdist.run.store import explained
 
     if is_remote(target) or Path(target).is_dir():
@@ -35,7 +34,7 @@ def dashboard(target: str) -> None:
         study = read_study(store)
     else:
         study = load_study(Path(target))
-        store = open_store(f"runs/{study.name}")
+        store = run_store(study)
     with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
         saved = write_dashboard(study, store)
     click.echo(f"workspace: {place(store, WORKSPACE)}")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from cxrdist.cli.commands import place
+from cxrdist.cli.commands import place, run_store
 from cxrdist.cli.gather_sweep import sweep_summary
 from cxrdist.cli.provenance import git_commit_of_file
 from cxrdist.config import load_study
@@ -15,7 +15,6 @@ from cxrdist.report.render import render_text
 from cxrdist.report.sweep_tables import best_table
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_sweep
-from cxrdist.run.object_store import open_store
 from cxrdist.run.tracking_upload import tracked
 
 
@@ -26,7 +25,7 @@ def sweep_command(study_file: Path, settings: Sequence[str], overrides: Mapping[
         CxrdistError: a search has no trial that was done to the end.
     """
     study = load_study(study_file, settings=settings, overrides=overrides)
-    store = open_store(run_dir or f"runs/{study.name}")
+    store = run_store(study, run_dir)
     display = ConsoleDisplay(Console())
     with tracked(study, store, git_commit_of_file(study_file), display.say):
         run_sweep(study, store, display)
