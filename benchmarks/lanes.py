@@ -46,6 +46,7 @@ PATIENTS = 20
 """Of each class: one in each test part."""
 
 ExecutorName = Literal["ray", "inline"]
+Transfer = Literal["frozen", "finetune"]
 
 
 @dataclass
@@ -128,9 +129,12 @@ class Timing:
         ]
 
 
-def trivial_study(manifest: Path, cache: Path, executor: ExecutorName, *, folds: int) -> Study:
+def phantom_study(
+    name: str, manifest: Path, *, folds: int, execution: ExecutionConfig, epochs: int = 2, transfer: Transfer = "frozen"
+) -> Study:
+    """A study of ResNet-34 with random weights on phantoms, small enough that all around it can be measured."""
     return Study(
-        name="lanes",
+        name=name,
         cohort=CohortConfig(
             manifest=str(manifest),
             images=str(manifest.parent),
@@ -138,9 +142,9 @@ def trivial_study(manifest: Path, cache: Path, executor: ExecutorName, *, folds:
         ),
         preprocessing=PreprocessingConfig(size=32),
         folds=FoldsConfig(k=folds, stratify_by="class"),
-        model=ModelConfig(weights="none", transfer="frozen"),
-        training=TrainingConfig(epochs=2),
-        execution=ExecutionConfig(executor=executor, workers=LANES, threads=1, cache=str(cache)),
+        model=ModelConfig(weights="none", transfer=transfer),
+        training=TrainingConfig(epochs=epochs),
+        execution=execution,
     )
 
 
@@ -149,7 +153,8 @@ def measure(executor: ExecutorName, manifest: Path, folder: Path, started: float
     imported = time.time()
     recorder = Recorder()
     store = Store(folder / "run")
-    study = trivial_study(manifest, folder / "cache", executor, folds=folds)
+    execution = ExecutionConfig(executor=executor, workers=LANES, threads=1, cache=str(folder / "cache"))
+    study = phantom_study("lanes", manifest, folds=folds, execution=execution)
     summary = run_study(study, store, recorder)
     if summary.unfinished:
         raise CxrdistError(f"{len(summary.unfinished)} fold jobs were not done: {summary.unfinished}")

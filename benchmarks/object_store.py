@@ -12,20 +12,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.lanes import PATIENTS, Recorder
+from benchmarks.lanes import PATIENTS, Recorder, phantom_study
 from cxrdist.cohort.phantoms import draw_phantoms
-from cxrdist.config import (
-    CohortConfig,
-    ExecutionConfig,
-    FoldsConfig,
-    ModelConfig,
-    PreprocessingConfig,
-    Study,
-    TrainingConfig,
-)
+from cxrdist.config import ExecutionConfig
 from cxrdist.run.driver import run_study
 from cxrdist.run.object_store import open_store
-from tests.integration.object_server import ObjectServer, credentials, object_server
+from tests.integration.object_server import ObjectServer, object_server
 
 EPOCHS, FOLDS = 20, 3
 WRITES = ("PUT", "POST", "DELETE")
@@ -49,19 +41,8 @@ def run(manifest: Path, folder: Path, server: ObjectServer | None, *, epochs: in
     run_dir, cache = (
         str(folder / name / part) if server is None else server.location(f"{name}/{part}") for part in ("run", "cache")
     )
-    study = Study(
-        name="bucket",
-        cohort=CohortConfig(
-            manifest=str(manifest),
-            images=str(manifest.parent),
-            classes=["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"],
-        ),
-        preprocessing=PreprocessingConfig(size=32),
-        folds=FoldsConfig(k=folds, stratify_by="class"),
-        model=ModelConfig(weights="none", transfer="frozen"),
-        training=TrainingConfig(epochs=epochs),
-        execution=ExecutionConfig(executor="inline", threads=1, cache=cache, keep_models=False),
-    )
+    execution = ExecutionConfig(executor="inline", threads=1, cache=cache, keep_models=False)
+    study = phantom_study("bucket", manifest, folds=folds, epochs=epochs, execution=execution)
     recorder = Recorder()
     if server is not None:
         server.requests.clear()
@@ -78,7 +59,6 @@ def run(manifest: Path, folder: Path, server: ObjectServer | None, *, epochs: in
 
 
 def main() -> None:
-    os.environ.update(credentials())
     with tempfile.TemporaryDirectory() as temporary, object_server() as server:
         folder = Path(temporary)
         os.environ["XDG_CACHE_HOME"] = str(folder / "machine")

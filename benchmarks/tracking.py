@@ -27,18 +27,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Literal
 
-from benchmarks.lanes import Recorder
+from benchmarks.lanes import Recorder, phantom_study
 from cxrdist.cohort.phantoms import draw_phantoms
-from cxrdist.config import (
-    CohortConfig,
-    ExecutionConfig,
-    FoldsConfig,
-    ModelConfig,
-    PreprocessingConfig,
-    Study,
-    TrackingConfig,
-    TrainingConfig,
-)
+from cxrdist.config import ExecutionConfig, Study, TrackingConfig
 from cxrdist.errors import CxrdistError
 from cxrdist.run.board import Event
 from cxrdist.run.driver import run_study
@@ -97,20 +88,9 @@ class CpuRecorder(Recorder):
 
 def study_of(manifest: Path, cache: Path, case: str, scale: Scale) -> Study:
     mode = case.partition(",")[0]
-    return Study(
-        name="tracking",
-        cohort=CohortConfig(
-            manifest=str(manifest),
-            images=str(manifest.parent),
-            classes=["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"],
-        ),
-        preprocessing=PreprocessingConfig(size=32),
-        folds=FoldsConfig(k=2, stratify_by="class"),
-        model=ModelConfig(weights="none", transfer="finetune"),
-        training=TrainingConfig(epochs=scale.epochs),
-        execution=ExecutionConfig(executor="inline", threads=1, cache=str(cache), keep_models=False),
-        tracking=TrackingConfig.model_validate({"wandb": mode}),
-    )
+    execution = ExecutionConfig(executor="inline", threads=1, cache=str(cache), keep_models=False)
+    study = phantom_study("tracking", manifest, folds=2, epochs=scale.epochs, transfer="finetune", execution=execution)
+    return study.model_copy(update={"tracking": TrackingConfig.model_validate({"wandb": mode})})
 
 
 def measure(study: Study, run_dir: Path) -> Timing:
