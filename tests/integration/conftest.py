@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,15 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() - started < seconds, "still not so"
         time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody uses now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
 
 
 def ray_processes(name: str) -> list[int]:

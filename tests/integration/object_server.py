@@ -1,7 +1,6 @@
 """An S3 server on loopback, behind a relay that counts requests and can be told to fail them."""
 
 import http.client
-import os
 import socket
 import subprocess
 import sys
@@ -15,9 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pyarrow.fs as pafs
+import pytest
+
+from tests.integration.conftest import free_ports
 
 BUCKET = "studies"
 START_SECONDS = 60.0
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
 
 Fault = Callable[["Request"], str]
 """What becomes of a request: `refused` (503), `cut` (half of it), `late`, `silent`, or nothing for no fault."""
@@ -63,38 +66,40 @@ class ObjectServer:
 
 @contextmanager
 def object_server() -> Iterator[ObjectServer]:
-    """Run a server; the environment holds credentials for it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Run a server; while it runs, the environment holds credentials for it."""
+    (port,) = free_ports(1)
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        _make_bucket(port)
-        relay = ThreadingHTTPServer(("127.0.0.1", 0), _Relay)
-        relay.daemon_threads = True
-        server = ObjectServer(relay.server_port)
-        relay.server, relay.target = server, port  # type: ignore[attr-defined]
-        threading.Thread(target=relay.serve_forever, daemon=True).start()
-        yield server
-        relay.shutdown()
-        relay.server_close()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in CREDENTIALS.items():
+                patch.setenv(name, value)
+            _make_bucket(port)
+            relay = ThreadingHTTPServer(("127.0.0.1", 0), _Relay)
+            relay.daemon_threads = True
+            server = ObjectServer(relay.server_port)
+            relay.server, relay.target = server, port  # type: ignore[attr-defined]
+            threading.Thread(target=relay.serve_forever, daemon=True).start()
+            yield server
+            relay.shutdown()
+            relay.server_close()
     finally:
         process.kill()
         process.wait(timeout=30)
 
 
-def credentials() -> dict[str, str]:
-    """Return the environment of a user of the server."""
-    return {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectServer]:
+    """A server for the tests of a module."""
+    with object_server() as running:
+        yield running
 
 
 def _make_bucket(port: int) -> None:
     started = time.monotonic()
-    os.environ.update(credentials())
     while True:
         try:
             files = pafs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)

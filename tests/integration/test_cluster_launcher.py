@@ -19,8 +19,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.integration.conftest import wait_until
-from tests.integration.test_cluster_slurm import free_ports
+from tests.integration.conftest import free_ports, wait_until
 
 pytestmark = pytest.mark.alone
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Workplace, assert_one_sentence, wait_until
+from tests.integration.conftest import Workplace, assert_one_sentence, free_ports, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm" / "study.sbatch"
 SIZES = ("cpus-per-task=2", "mem=1G")
@@ -187,14 +186,6 @@ def sinfo(slurm: Slurm) -> str:
         ["sinfo", "--noheader", "--format=%D %t"], env=slurm.environment, capture_output=True, text=True, timeout=60
     )
     return done.stdout
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def done_jobs(run_dir: Path) -> dict[str, int]:

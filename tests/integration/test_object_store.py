@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,9 @@ import pytest
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.run.object_store import ObjectStore, open_cache, open_store
 from cxrdist.run.store import Store
-from tests.integration.object_server import ObjectServer, Request, credentials, object_server
+from tests.integration.object_server import ObjectServer, Request, server
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectServer]:
-    patch = pytest.MonkeyPatch()
-    for name, value in credentials().items():
-        patch.setenv(name, value)
-    with object_server() as running:
-        yield running
-    patch.undo()
+__all__ = ["server"]
 
 
 @pytest.fixture(params=["folder", "run directory", "cache"])

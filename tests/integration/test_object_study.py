@@ -16,21 +16,12 @@ import pytest
 
 from cxrdist.run.object_store import open_store
 from cxrdist.study import layout
-from tests.integration.conftest import DEADLINE, STUDY, Workplace, run_here, wait_for, wait_until
-from tests.integration.object_server import ObjectServer, Request, credentials, object_server
-from tests.integration.test_cluster_slurm import free_ports
+from tests.integration.conftest import DEADLINE, STUDY, Workplace, free_ports, run_here, wait_for, wait_until
+from tests.integration.object_server import ObjectServer, Request, server
 
 EPOCHS = ["--set", "training.epochs=40"]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectServer]:
-    patch = pytest.MonkeyPatch()
-    for name, value in credentials().items():
-        patch.setenv(name, value)
-    with object_server() as running:
-        yield running
-    patch.undo()
+__all__ = ["server"]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,21 +17,11 @@ import pytest
 from cxrdist.config import load_study
 from cxrdist.errors import UserError
 from cxrdist.run.job_package import pack
-from tests.integration.conftest import STUDY, assert_one_sentence
+from tests.integration.conftest import STUDY, assert_one_sentence, free_ports
 
 pytestmark = pytest.mark.alone
 
 START_SECONDS = 120
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
