@@ -575,9 +575,8 @@ class TrackerOfList:
 def told_to_trackers(data: TrialData, monkeypatch: pytest.MonkeyPatch, *deadlines: float | None) -> list[object]:
     """Attempt a trial with each deadline, one run for each inner fold; return what trackers were told."""
     told: list[object] = []
-    monkeypatch.setattr(
-        trial_work, "WandbTracker", lambda _, run_id, name, **__: TrackerOfList(told, run_id, name.rpartition("/")[2])
-    )
+    monkeypatch.setattr(trial_work, "start_wandb", lambda _, run_id, name, **__: (run_id, name.rpartition("/")[2]))
+    monkeypatch.setattr(trial_work, "WandbTracker", lambda run, _: TrackerOfList(told, *run))
     rules = TrialRules("s", TrackingConfig(wandb="offline", trial_runs="inner_fold"), 0, NEVER, None)
     for deadline in deadlines:
         with suppress(OutOfTimeError):
