@@ -2,12 +2,13 @@
 
 import csv
 import io
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,16 @@ variants: {{views: [whole, segmented], models: [vgg16]}}
 model: {{weights: none, transfer: frozen, vgg_hidden: 64}}
 training: {{epochs: 400, batch_size: 8, learning_rate: 1e-3}}
 execution: {{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}
+"""
+
+SWEEP = """\
+sweep:
+  space:
+    learning_rate: {low: 1e-5, high: 1e-1, scale: log}
+    batch_size: {values: [4, 8]}
+  trials: 6
+  folds: 2
+  concurrency: 3
 """
 
 
@@ -123,6 +134,17 @@ def ray_processes(name: str) -> list[int]:
             continue
         if title.startswith(f"ray::{name}".encode()):
             found.append(int(process.name))
+    return found
+
+
+def decided(files: Mapping[str, bytes]) -> dict[str, object]:
+    """Everything that a sweep decided, by name of its files, without the time that it took."""
+    found = {}
+    for name, data in files.items():
+        assert "progress" not in name, "a trial was left in work"
+        values = json.loads(data)
+        values.pop("seconds", None)
+        found[name] = values
     return found
 
 

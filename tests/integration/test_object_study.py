@@ -16,7 +16,17 @@ import pytest
 
 from cxrdist.run.object_store import open_store
 from cxrdist.study import layout
-from tests.integration.conftest import DEADLINE, STUDY, Workplace, free_ports, run_here, wait_for, wait_until
+from tests.integration.conftest import (
+    DEADLINE,
+    STUDY,
+    SWEEP,
+    Workplace,
+    decided,
+    free_ports,
+    run_here,
+    wait_for,
+    wait_until,
+)
 from tests.integration.object_server import ObjectServer, Request, server
 
 EPOCHS = ["--set", "training.epochs=40"]
@@ -108,6 +118,24 @@ def test_a_study_whose_driver_died_is_continued_by_another_machine(
     assert {name: store.read_bytes(name) for name in marks} == marks, "what was done was done again"
     # It decoded nothing: the shards came from the bucket.
     assert not [r for r in server.requests if r.method == "PUT" and "/shards/" in r.key]
+
+
+def test_a_sweep_in_a_bucket_decides_what_one_in_a_folder_decides(workplace: Workplace, server: ObjectServer) -> None:
+    study = workplace.study.read_text().replace("views: [whole, segmented]", "views: [whole]")
+    workplace.study.write_text(study + SWEEP)
+    status, output = workplace.run(*workplace.arguments("--set", "training.epochs=6"))
+    assert status == 0, output
+    run = workplace.folder / "run"
+    in_a_folder = decided({str(p.relative_to(run)): p.read_bytes() for p in run.glob("sweep/**/*.json")})
+    assert len([name for name in in_a_folder if name.endswith("choice.json")]) == 2
+
+    status, output = workplace.run(*arguments(workplace, server, "--set", "training.epochs=6"))
+    assert status == 0, output
+    store = open_store(server.location(f"{workplace.folder.name}/run"))
+    assert decided({n: store.read_bytes(n) for n in store.names("sweep") if n.endswith(".json")}) == in_a_folder
+    timed = "report/tables/sweep_cost.csv"
+    tables = {name: data for name, data in results(workplace, server).items() if name != timed}
+    assert tables == {name: data for name, data in workplace.results("run").items() if name != timed}
 
 
 def test_a_bucket_that_stops_answering_ends_in_a_sentence_and_the_study_continues(

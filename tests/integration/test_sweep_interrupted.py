@@ -1,6 +1,5 @@
 """Whatever is killed while a sweep runs on Ray, the same trials are made and the same settings chosen."""
 
-import json
 import os
 import signal
 import time
@@ -11,19 +10,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.integration.conftest import STUDY, Workplace, ray_processes, wait_for
+from tests.integration.conftest import STUDY, SWEEP, Workplace, decided, ray_processes, wait_for
 
 pytestmark = pytest.mark.alone
-
-SWEEP = """\
-sweep:
-  space:
-    learning_rate: {low: 1e-5, high: 1e-1, scale: log}
-    batch_size: {values: [4, 8]}
-  trials: 6
-  folds: 2
-  concurrency: 3
-"""
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +30,9 @@ def arguments(place: Workplace, run_dir: str, executor: str, *more: str) -> list
 
 
 def outcome(place: Workplace, run_dir: str) -> dict[str, object]:
-    """Everything that a sweep decided, without the time that it took."""
-    files = sorted((place.folder / run_dir / "sweep").glob("**/*.json"))
-    found = {}
-    for path in files:
-        assert "progress" not in path.name, "a trial was left in work"
-        values = json.loads(path.read_text())
-        values.pop("seconds", None)
-        found[str(path.relative_to(place.folder / run_dir))] = values
-    return found
+    """Everything that a sweep decided."""
+    run = place.folder / run_dir
+    return decided({str(p.relative_to(run)): p.read_bytes() for p in run.glob("sweep/**/*.json")})
 
 
 def trials_done(place: Workplace, run_dir: str) -> int:
