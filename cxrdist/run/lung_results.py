@@ -1,12 +1,11 @@
 """Reading what the training of the lung network left."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from cxrdist.cohort.parquet import parquet_table
 from cxrdist.run.lung_plan import LungPlan
 from cxrdist.run.results import is_done
 from cxrdist.run.store import Store
@@ -33,7 +32,7 @@ def read_lung_scores(store: Store, plan: LungPlan) -> list[LungScores]:
 
 
 def _of_job(store: Store, key: str) -> list[LungScores]:
-    table = pq.read_table(io.BytesIO(store.read_bytes(JobFiles(key).predictions)))
+    table = parquet_table(store.read_bytes(JobFiles(key).predictions))
     columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
     pairs = list(dict.fromkeys(zip(columns["tested_on"].tolist(), columns["source"].tolist(), strict=True)))
     scores = []

@@ -1,7 +1,6 @@
 """Reading what fold jobs left: which are done, and their predictions."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cxrdist.cohort.parquet import parquet_table
 from cxrdist.errors import CxrdistError
 from cxrdist.run.context import Plan, read_folds
 from cxrdist.run.lock import live_driver
@@ -146,7 +145,7 @@ def _read(store: Store, job: FoldJob, name: str, classes: Sequence[str]) -> Fold
         CxrdistError: the file is damaged, or of other classes.
     """
     try:
-        table = pq.read_table(io.BytesIO(store.read_bytes(name)))
+        table = parquet_table(store.read_bytes(name))
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if json.loads(metadata["classes"]) != list(classes):
             raise CxrdistError(f"{store.where(name)} holds classes {metadata['classes']}, not those of the study.")

@@ -1,15 +1,14 @@
 """A fold job that several ranks train together: the study's results, also when one of them is lost."""
 
-import io
 import json
 import os
 import signal
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from cxrdist.cohort.parquet import parquet_table
 from tests.integration.conftest import DEADLINE, Workplace, ray_processes, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.long]
@@ -46,17 +45,13 @@ def test_two_ranks_give_the_results_of_one_device_though_a_follower_is_killed(wo
 
 def predictions(workplace: Workplace, alone: str, together: str) -> list[tuple[str, pa.Table, pa.Table]]:
     """Return the name and the table of each file of predictions, of each run."""
-
-    def table(data: bytes) -> pa.Table:
-        return pq.read_table(io.BytesIO(data))
-
     runs = [
         {name: data for name, data in workplace.results(run_dir).items() if name.endswith(".parquet")}
         for run_dir in (alone, together)
     ]
     assert len(runs[0]) == 4
     assert all(run.keys() == runs[0].keys() for run in runs)
-    return [(name, table(runs[0][name]), table(runs[1][name])) for name in runs[0]]
+    return [(name, parquet_table(runs[0][name]), parquet_table(runs[1][name])) for name in runs[0]]
 
 
 def follower_in_mid_job(run_dir: Path) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from cxrdist.cohort.files import Limits, read_image_file
+from cxrdist.cohort.parquet import parquet_table
 from cxrdist.errors import ImageError, UserError, nearest
 
 _LIMITS = Limits(max_bytes=512 * 2**20)
@@ -89,7 +89,7 @@ def parse_csv(text: str, name: str) -> Sheet:
 
 def _from_parquet(data: bytes, name: str) -> Sheet:
     try:
-        table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read()
+        table = parquet_table(data)
         columns = [["" if v is None else v.strip() for v in c.cast(pa.string()).to_pylist()] for c in table.columns]
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
