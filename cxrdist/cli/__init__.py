@@ -14,7 +14,7 @@ from cxrdist.cli.help import OrderedGroup
 from cxrdist.cli.jobs import jobs, submit
 from cxrdist.cli.location import RunLocation
 from cxrdist.cli.lungs import lungs
-from cxrdist.cli.options import absolute, overrides, run_options, study_options
+from cxrdist.cli.options import absolute, execution_options, overrides, run_options, study_options
 from cxrdist.errors import CxrdistError
 
 INTERRUPTED = 130
@@ -190,12 +190,12 @@ def heatmaps(run_dir: str, images: tuple[str, ...], variants: tuple[str, ...], m
 @cli.command(
     epilog="""
     cxrdist audit runs/my-study
+    cxrdist audit runs/my-study --executor inline
     cxrdist audit jobs/vgg16_four_class.yaml --images DIR
     """
 )
 @click.option("--run-dir", type=RunLocation(), help="Of a study file: where everything is kept; by default runs/NAME.")
-@click.option("--executor", type=click.Choice(["ray", "inline"]), help="Of a study file: ray (default), or inline.")
-@click.option("--workers", type=click.IntRange(min=1), help="Of a study file: fold jobs at a time.")
+@execution_options
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of a study file: change a key of it. Repeatable."
 )
@@ -205,9 +205,8 @@ def audit(
     target: str,
     images: Path | None,
     settings: tuple[str, ...],
-    executor: str | None,
-    workers: int | None,
     run_dir: str | None,
+    **execution: Any,
 ) -> None:
     """Audit a study for shortcuts: what tells the classes apart that is not the lungs?
 
@@ -216,8 +215,7 @@ def audit(
     """
     from cxrdist.cli.audit import audit_command
 
-    changes = {"cohort.images": absolute(images), "execution.executor": executor, "execution.workers": workers}
-    audit_command(target, settings, changes, run_dir)
+    audit_command(target, settings, absolute(images), execution, run_dir)
 
 
 @cli.command(

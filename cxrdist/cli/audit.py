@@ -40,13 +40,22 @@ _SEES: Mapping[Kind, str] = {
 }
 
 
-def audit_command(target: str, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None) -> None:
+def audit_command(
+    target: str, settings: Sequence[str], images: str | None, execution: Mapping[str, Any], run_dir: str | None
+) -> None:
     """Audit a run, or a study that need not have been run.
+
+    Args:
+        target: a run directory or a study file.
+        settings: KEY=VALUE, of a study file.
+        images: folder, of a study file.
+        execution: executor, workers and address; None where not given.
+        run_dir: of a study file.
 
     Raises:
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
     """
-    study, run = _study_and_run(target, settings, overrides, run_dir)
+    study, run = _study_and_run(target, settings, images, execution, run_dir)
     store = run.sub(layout.AUDIT_RUN)
     display = ConsoleDisplay(Console())
     if run.exists(layout.PLAN):
@@ -93,12 +102,13 @@ def audit_command(target: str, settings: Sequence[str], overrides: Mapping[str, 
 
 
 def _study_and_run(
-    target: str, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None
+    target: str, settings: Sequence[str], images: str | None, execution: Mapping[str, Any], run_dir: str | None
 ) -> tuple[Study, Store]:
     if not (is_remote(target) or Path(target).is_dir()):
+        overrides = {"cohort.images": images, **{f"execution.{key}": value for key, value in execution.items()}}
         study = load_study(Path(target), settings=settings, overrides=overrides)
         return study, run_store(study, run_dir)
-    if settings or run_dir or any(value is not None for value in overrides.values()):
+    if settings or run_dir or images:
         raise UserError(
             f"{target} is a run directory, whose study is given; options that change it need the study file instead."
         )
@@ -106,7 +116,10 @@ def _study_and_run(
     if not store.exists(layout.PLAN):
         raise UserError(f"{target} is neither a study file nor a run directory; `cxrdist run` makes one.")
     require_study(store)
-    return read_study(store), store
+    study = read_study(store)
+    # The cluster that the run had may be gone: the one to join now is the one that is named now.
+    now = {"address": None, **{key: value for key, value in execution.items() if value is not None}}
+    return study.model_copy(update={"execution": study.execution.model_copy(update=now)}), store
 
 
 def _network_rows(study: Study, store: Store) -> list[AuditRow]:

@@ -37,6 +37,7 @@ def _where_jobs_are(function: _F) -> _F:
     cxrdist submit study.yaml --to http://127.0.0.1:8265 --images /shared/images --run-dir /shared/runs/1
     cxrdist submit study.yaml --to slurm --images /shared/images --run-dir /shared/runs/1 --slurm nodes=2
     cxrdist submit study.yaml --to kuberay --images /shared/images --run-dir /shared/runs/1 --image REGISTRY/cxrdist:1
+    cxrdist submit study.yaml --to slurm --images /shared/images --run-dir /shared/runs/1 --command audit
     """,
 )
 @click.argument("study", type=click.Path(path_type=Path, dir_okay=False))
@@ -46,6 +47,13 @@ def _where_jobs_are(function: _F) -> _F:
 @click.option("--manifest", metavar="FILE", help="The manifest, as the cluster sees it; by default it is sent along.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the study file. Repeatable."
+)
+@click.option(
+    "--command",
+    type=click.Choice(["run", "sweep", "audit"]),
+    default="run",
+    show_default=True,
+    help="What is done with the study: cxrdist run, sweep or audit.",
 )
 @click.option(
     "--slurm",
@@ -68,11 +76,12 @@ def submit(
     run_dir: str,
     manifest: str | None,
     settings: tuple[str, ...],
+    command: Any,
     follow: bool,  # noqa: FBT001 - click passes by name
     dry_run: bool,  # noqa: FBT001
     **options: Any,
 ) -> None:
-    """Run a study as a job of a Ray cluster, of SLURM, or of Kubernetes.
+    """Run a study, its sweep alone, or its audit as a job of a Ray cluster, of SLURM, or of Kubernetes.
 
     Sends the study file and its manifest, to a Ray cluster this software, too; elsewhere it is installed. Images, run
     directory and cache are places that all machines see. To resume a study, submit it again with the same --run-dir.
@@ -81,8 +90,8 @@ def submit(
     from cxrdist.run.job_package import pack, submission_name
     from cxrdist.run.job_servers import connect
 
-    package = pack(load_study(study, settings=settings), run_dir, images, manifest)
-    name = submission_name(package.study.name, time.time())
+    package = pack(load_study(study, settings=settings), run_dir, images, manifest, command)
+    name = submission_name(package, time.time())
     server = connect(to, **options)
     if dry_run:
         click.echo(server.preview(package, name), nl=False)

@@ -36,6 +36,15 @@ def run_options(function: Any) -> Any:
             help="Where everything is kept: a folder, or s3://BUCKET/PREFIX; by default runs/NAME.",
         ),
         click.option("--wandb", type=click.Choice(["off", "auto", "offline", "online"]), help="Weights & Biases; off."),
+        execution_options,
+    ):
+        function = option(function)
+    return function
+
+
+def execution_options(function: Any) -> Any:
+    """Give a command what says who works."""
+    for option in (
         click.option("--address", metavar="ADDRESS", help="Ray cluster to join; by default a local one is started."),
         click.option(
             "--workers", type=click.IntRange(min=1), help="Fold jobs or trials at a time; by default by GPUs or cores."

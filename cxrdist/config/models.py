@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from cxrdist.config.recipe import ModelConfig, TrainingConfig
 from cxrdist.config.section import Section
 from cxrdist.config.sweep import SweepConfig
+from cxrdist.errors import UserError
 
 ViewName = Literal["whole", "segmented", "lung_box", "lungs_blanked"]
 ModelName = Literal["vgg16", "resnet34"]
@@ -302,6 +303,19 @@ class Study(Section):
     def needs_masks(self) -> bool:
         """Whether a view needs lung masks."""
         return any(view != "whole" for view in self.variants.views)
+
+    def required_sweep(self) -> SweepConfig:
+        """Return the sweep.
+
+        Raises:
+            UserError: the study has none.
+        """
+        if self.sweep is None:
+            raise UserError(
+                "The study file has no `sweep`; give at least its space, such as sweep: {space: {learning_rate: "
+                "{low: 1e-5, high: 1e-2, scale: log}}}."
+            )
+        return self.sweep
 
     def manifest_path(self) -> Path:
         """The manifest's location; absolute once the study was loaded from a file."""

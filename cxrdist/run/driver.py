@@ -11,7 +11,7 @@ import torch
 from cxrdist.cohort.chunks import ChunkRunner
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.config.sweep import SweepConfig
-from cxrdist.errors import CxrdistError, UserError
+from cxrdist.errors import CxrdistError
 from cxrdist.run.board import Event, Outcome
 from cxrdist.run.context import Plan, feature_file, feature_folder
 from cxrdist.run.inline import InlineExecutor, required_device
@@ -112,13 +112,9 @@ def run_sweep(study: Study, store: Store, display: Display) -> list[Choice]:
         UserError: the study, the cohort, the run directory or the cluster does not allow it.
         CxrdistError: a search has no trial that was done to the end.
     """
-    if study.sweep is None:
-        raise UserError(
-            "The study file has no `sweep`; give at least its space, such as sweep: {space: {learning_rate: "
-            "{low: 1e-5, high: 1e-2, scale: log}}}."
-        )
+    sweep = study.required_sweep()
     with _prepared(study, store, display) as (prepared, tools):
-        choices = _sweep(prepared, study.sweep, store, tools, display)
+        choices = _sweep(prepared, sweep, store, tools, display)
         write_plan(store, with_choices(prepared, choices).plan)
         return choices
 

@@ -4,6 +4,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -13,6 +14,9 @@ from cxrdist.errors import UserError
 
 MANIFEST_FOLDER = "manifest"
 STUDY_FILE = "study.yaml"
+
+Command = Literal["run", "sweep", "audit"]
+"""Of `cxrdist`, with a study and a run directory."""
 
 _LONGEST_NAME = 47
 """Of KubeRay's jobs, whose rule is the strictest."""
@@ -28,6 +32,7 @@ class Package:
     """As all machines of the cluster see it."""
     files: dict[str, bytes]
     """Content by name, relative to the folder that the study file will lie in."""
+    command: Command = "run"
 
     def arguments(self, folder: str = "") -> tuple[str, ...]:
         """Return the arguments of `cxrdist` on the cluster.
@@ -35,7 +40,7 @@ class Package:
         Args:
             folder: that the files lie in, empty or with a slash at its end.
         """
-        return ("run", f"{folder}{STUDY_FILE}", "--run-dir", self.run_dir)
+        return (self.command, f"{folder}{STUDY_FILE}", "--run-dir", self.run_dir)
 
     def write(self, folder: Path) -> None:
         """Write the files into a folder."""
@@ -45,7 +50,7 @@ class Package:
             target.write_bytes(content)
 
 
-def pack(study: Study, run_dir: str, images: str, manifest: str | None = None) -> Package:
+def pack(study: Study, run_dir: str, images: str, manifest: str | None = None, command: Command = "run") -> Package:
     """Pack a study for a cluster.
 
     Args:
@@ -53,10 +58,13 @@ def pack(study: Study, run_dir: str, images: str, manifest: str | None = None) -
         run_dir: a folder, or a place in an object store, that all machines of the cluster see.
         images: a folder that they see.
         manifest: a file that they see; without one, the study's own goes along.
+        command: what is done with the study.
 
     Raises:
-        UserError: the manifest cannot be read, or a location is not one that all machines see.
+        UserError: the manifest cannot be read, a location is not one that all machines see, or there is no sweep to do.
     """
+    if command == "sweep":
+        study.required_sweep()
     if is_remote(run_dir):
         parse_bucket(run_dir, "--run-dir")
     else:
@@ -73,19 +81,22 @@ def pack(study: Study, run_dir: str, images: str, manifest: str | None = None) -
     data["cohort"] |= {"manifest": manifest, "images": images}
     data["execution"] |= {"executor": "ray", "address": "auto"}
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return Package(Study.model_validate(data), run_dir, {STUDY_FILE: text.encode(), **files})
+    return Package(Study.model_validate(data), run_dir, {STUDY_FILE: text.encode(), **files}, command)
 
 
-def submission_name(study: str, now: float) -> str:
+def submission_name(package: Package, now: float) -> str:
     """Return a name for a job, new each second: a study that is submitted again continues under another.
+
+    A job that does something else than to run the study has that in its name.
 
     All servers take it: at most 47 lower-case letters, digits and hyphens, the first one a letter.
     """
     stamp = time.strftime("-%Y%m%d-%H%M%S", time.localtime(now))
-    plain = re.sub(r"[^a-z0-9]+", "-", study.lower())
+    ending = stamp if package.command == "run" else f"-{package.command}{stamp}"
+    plain = re.sub(r"[^a-z0-9]+", "-", package.study.name.lower())
     if not plain[:1].isalpha():
         plain = f"study-{plain}"
-    return plain[: _LONGEST_NAME - len(stamp)].rstrip("-") + stamp
+    return plain[: _LONGEST_NAME - len(ending)].rstrip("-") + ending
 
 
 def _content(manifest: Path) -> bytes:

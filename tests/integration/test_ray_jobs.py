@@ -119,6 +119,21 @@ def test_a_submitted_study_is_followed_to_its_end(head: str, study: Path, phanto
     assert "whole-vgg16/fold-1  done" in log
 
 
+def test_an_audit_is_submitted_too_and_shown_where_the_cluster_is_not(head: str, study: Path, phantoms: Path) -> None:
+    status, output = command(*submitted(head, study, phantoms, run="audited"))
+    assert status == 0, output
+    status, output = command(*submitted(head, study, phantoms, "--command", "audit", run="audited"))
+    assert status == 0, output
+    assert "job tiny-audit-" in output
+    run_dir = study.parent / "audited"
+    made = {path: path.stat().st_mtime_ns for path in run_dir.rglob("done.json")}
+    assert len(made) > 2
+    status, output = command("audit", str(run_dir), "--executor", "inline")
+    assert status == 0, output
+    assert "everything but the lungs" in output
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("done.json")} == made
+
+
 def test_the_job_of_a_study_that_cannot_run_gives_its_exit_status(head: str, study: Path, phantoms: Path) -> None:
     nowhere = submitted(head, study, phantoms)
     nowhere[nowhere.index("--images") + 1] = "/nowhere/at/all"

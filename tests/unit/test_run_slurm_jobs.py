@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 from cxrdist.cli.jobs import submit
 from cxrdist.config import Study
+from cxrdist.config.sweep import SpaceConfig, SweepConfig
 from cxrdist.errors import UserError
 from cxrdist.run import slurm_jobs
-from cxrdist.run.job_package import Package, pack, submission_name
+from cxrdist.run.job_package import Command, Package, pack, submission_name
 from cxrdist.run.job_servers import connect
 from cxrdist.run.slurm_jobs import SlurmJobs
 from tests.unit.job_examples import KEY, NAME, StandIn, package, stand_in, study
@@ -44,8 +45,26 @@ def test_runs_and_caches_may_be_folders_or_in_an_object_store(study: Study, run_
     ],
 )
 def test_a_place_that_not_all_machines_see_is_refused(study: Study, places: tuple[str, ...], message: str) -> None:
+    run_dir, images, manifest = (*places, None)[:3]
     with pytest.raises(UserError, match=message):
-        pack(study, *places)
+        pack(study, str(run_dir), str(images), manifest)
+
+
+def test_an_audit_is_a_job_of_its_own_name(study: Study) -> None:
+    package = pack(study, "/runs/1", "/images", command="audit")
+    words = package.arguments("/there/")
+    assert words == ("audit", "/there/study.yaml", "--run-dir", "/runs/1")
+    # SLURM's script adds the address of its cluster, KubeRay's start that GPUs are waited for.
+    assert refused(["cxrdist", *words, "--address", "10.0.0.1:6379", "--set", "execution.device=gpu"]) == ""
+    assert submission_name(package, 1_800_000_000.0).startswith("tiny-audit-2027")
+
+
+def test_a_sweep_is_submitted_of_a_study_that_has_one(study: Study) -> None:
+    with pytest.raises(UserError, match="The study file has no `sweep`"):
+        pack(study, "/runs/1", "/images", command="sweep")
+    space = SpaceConfig.model_validate({"batch_size": {"values": [4, 8]}})
+    swept = study.model_copy(update={"sweep": SweepConfig(space=space)})
+    assert pack(swept, "/runs/1", "/images", command="sweep").arguments()[0] == "sweep"
 
 
 def test_a_manifest_that_lies_on_the_cluster_is_named_and_not_sent(study: Study) -> None:
@@ -54,12 +73,14 @@ def test_a_manifest_that_lies_on_the_cluster_is_named_and_not_sent(study: Study)
     assert yaml.safe_load(package.files["study.yaml"])["cohort"]["manifest"] == "/shared/table.csv"
 
 
+@pytest.mark.parametrize("command", ["run", "audit"])
 @pytest.mark.parametrize("name", ["tiny", "7-T.Study_A", "x" * 64, "a..b--", "A"])
-def test_every_server_takes_the_name_of_a_job(name: str) -> None:
-    made = submission_name(name, 1_800_000_000.0)
+def test_every_server_takes_the_name_of_a_job(study: Study, name: str, command: Command) -> None:
+    package = Package(study.model_copy(update={"name": name}), "/runs/1", {}, command)
+    made = submission_name(package, 1_800_000_000.0)
     assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?-\d{8}-\d{6}", made)
     assert len(made) <= 47
-    assert made != submission_name(name, 1_800_000_001.0)
+    assert made != submission_name(package, 1_800_000_001.0)
 
 
 @pytest.mark.parametrize(
