@@ -6,9 +6,12 @@ import random
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 from cxrdist.cohort.catalogue import Download, Source
 from cxrdist.cohort.fetch import LOCK, fetch, read_lock
@@ -147,6 +150,20 @@ class Home:
                 time.sleep(how.pause)
         except OSError:
             pass
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A home of its own for each test."""
+    server = Home()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients ask the home themselves."""
+    monkeypatch.setenv("no_proxy", "*")
 
 
 @dataclass

@@ -17,6 +17,7 @@ from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.cohort.schema import COHORT_SCHEMA
 from cxrdist.cohort.table import Cohort
 from cxrdist.config import Study
+from cxrdist.errors import CxrdistError
 from cxrdist.report.audit import Audit, Verdict, audit_verdicts
 from cxrdist.run.audit import source_studies
 from cxrdist.run.prepare import divide, open_cohort
@@ -244,11 +245,31 @@ def test_what_cannot_be_audited_gets_one_sentence(command: Command, tmp_path: Pa
     [
         ("--set", "training.epochs=2"),
         ("--images", "images"),
-        ("--executor", "inline"),
-        ("--workers", "2"),
         ("--run-dir", "other"),
     ],
     ids=lambda option: str(option[0]),
 )
 def test_options_that_change_a_run_are_refused(command: Command, clean: Audited, option: tuple[str, str]) -> None:
     assert_one_sentence(command("audit", str(clean.run), *option), 2, [str(clean.run), "need the study file"])
+
+
+@pytest.mark.parametrize("named", [None, "10.0.0.2:6379"])
+def test_the_cluster_that_is_joined_is_the_one_named_now(
+    command: Command, clean: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    text = (clean.run / "study.yaml").read_text()
+    assert "address: null" in text
+    (tmp_path / "study.yaml").write_text(text.replace("address: null", "address: 10.0.0.1:6379"))
+    shutil.copy(clean.run / "plan.json", tmp_path)
+    begun: list[Study] = []
+
+    def begin(study: Study, *_: object) -> None:
+        begun.append(study)
+        raise CxrdistError("Enough was seen.")
+
+    monkeypatch.setattr("cxrdist.cli.audit.run_to_end", begin)
+    options = ["--address", named] if named else []
+    status, output = command("audit", str(tmp_path), *options, "--executor", "ray", "--workers", "3")
+    assert (status, "Enough was seen." in output) == (1, True), output
+    execution = begun[0].execution
+    assert (execution.address, execution.executor, execution.workers) == (named, "ray", 3)

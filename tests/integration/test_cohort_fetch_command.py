@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -28,21 +27,13 @@ from tests.integration.fetch_home import (
     Home,
     assert_whole,
     fetched,
+    home,
+    no_proxy,
     size_of,
     source_at,
 )
 
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    server = Home()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
+__all__ = ["home", "no_proxy"]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import sys
 import time
 import zipfile
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,23 +35,14 @@ from tests.integration.fetch_home import (
     assert_whole,
     contents,
     fetched,
+    home,
+    no_proxy,
     pack,
     size_of,
     source_at,
 )
 
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    server = Home()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-
+__all__ = ["home", "no_proxy"]
 
 # What goes well
 
