@@ -1,7 +1,9 @@
 """The command line: thin, and quick to start; what a command needs is imported when it runs."""
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cxrdist.cli.location import RunLocation
 from cxrdist.cli.lungs import lungs
 from cxrdist.cli.options import absolute, execution_options, overrides, run_options, study_options
 from cxrdist.errors import CxrdistError
+from cxrdist.run.background import is_left_behind
 
 INTERRUPTED = 130
 
@@ -268,22 +271,32 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit status 2, never a traceback."""
     # A cluster's time limit comes as SIGTERM: stop in order, as for Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
+    status = _run()
+    if is_left_behind():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except CxrdistError as error:
         _complain(str(error))
-        sys.exit(error.exit_status)
+        return error.exit_status
     except (KeyboardInterrupt, click.Abort):
         _complain("Interrupted; what was done is kept, and the same command continues.")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough.
         sys.stderr.close()
-        sys.exit(0)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 0
+    return code if isinstance(code, int) else 0
 
 
 def _complain(text: str) -> None:

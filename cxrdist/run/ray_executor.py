@@ -5,9 +5,9 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.exceptions
@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cxrdist.errors import CxrdistError
+from cxrdist.run.background import in_background
 from cxrdist.run.board import Event, Outcome
 from cxrdist.run.lanes import Device, Lanes, divide_resources
 from cxrdist.run.ray_metrics import MeasuredBoard
@@ -27,6 +28,10 @@ from cxrdist.run.store import Store
 from cxrdist.study.queue import State, Unit
 
 POLL_SECONDS = 0.5
+_END_SECONDS = 5.0
+"""How long a thread that works for Ray may take to see that its session has ended."""
+
+T = TypeVar("T")
 
 
 class RayBoard:
@@ -148,9 +153,8 @@ class RayExecutor:
         board = ray.remote(MeasuredBoard).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
         with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch:
             trainer = self._trainer(board, lanes, store, scratch)
-            # In a thread of its own: in the main one, Train would take Ctrl-C for itself and end with status 0.
-            with ThreadPoolExecutor(1) as pool, ended_with(self._session):
-                fitting = pool.submit(trainer.fit)
+            # Not in the main thread: there, Train would take Ctrl-C for itself and end with status 0.
+            with at_work(self._session, trainer.fit) as fitting:
                 seen = 0
                 while not fitting.done():
                     wait([fitting], timeout=POLL_SECONDS)
@@ -204,19 +208,23 @@ class RayExecutor:
 
 
 @contextmanager
-def ended_with(session: RaySession) -> Iterator[None]:
-    """End the session on Ctrl-C or with its cluster, so that the thread that waits for Ray does not wait for ever.
+def at_work(session: RaySession, fit: Callable[[], T]) -> Iterator[Future[T]]:
+    """Have Ray Train or Tune work in a thread, and end the session where anything goes wrong meanwhile.
+
+    Mostly that ends the thread, too. But a `ray.get` without a time limit, as Train's, waits for ever if the session
+    ends before it has learnt that the process it waits for was killed.
 
     Raises:
         CxrdistError: the cluster was lost.
     """
+    fitting = in_background(fit)
     try:
-        yield
-    except KeyboardInterrupt:
+        yield fitting
+    except BaseException as error:
         session.end()
-        raise
-    except ray.exceptions.RayError as error:
-        session.end()
+        wait([fitting], timeout=_END_SECONDS)
+        if not isinstance(error, ray.exceptions.RayError):
+            raise
         raise CxrdistError(
             f"The Ray cluster was lost ({type(error).__name__}); what was done is kept, and the same command continues "
             "on a cluster that answers."

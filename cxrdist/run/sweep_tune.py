@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from queue import SimpleQueue
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from cxrdist.learn.memory import training_bytes
 from cxrdist.learn.train import use_determinism
 from cxrdist.run.inline import required_device
 from cxrdist.run.object_store import open_store
-from cxrdist.run.ray_executor import POLL_SECONDS, ended_with
+from cxrdist.run.ray_executor import POLL_SECONDS, at_work
 from cxrdist.run.ray_session import RaySession
 from cxrdist.run.sweep import Sweep, TrialEvent
 from cxrdist.run.sweep_plan import Search
@@ -122,8 +122,7 @@ class TuneSweeper:
                         callbacks=[SweepCallback(sweep)],
                     ),
                 )
-                with ThreadPoolExecutor(1) as pool, ended_with(self._session):
-                    fitting = pool.submit(tuner.fit)
+                with at_work(self._session, tuner.fit) as fitting:
                     while not fitting.done():
                         wait([fitting], timeout=POLL_SECONDS)
                         _pass_on(events, listener)

@@ -1,0 +1,34 @@
+"""Calls that may never return, each in a thread that nobody has to wait for."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_threads: list[threading.Thread] = []
+
+
+def in_background(function: Callable[[], T]) -> Future[T]:
+    """Call a function in a thread of its own, which does not keep the process alive."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
+            future.set_exception(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    _threads.append(thread)
+    thread.start()
+    return future
+
+
+def is_left_behind() -> bool:
+    """Return whether a call has not returned.
+
+    Such a thread may want the interpreter while that ends, which aborts the process: `os._exit` is the way to leave it.
+    """
+    return any(thread.is_alive() for thread in _threads)
