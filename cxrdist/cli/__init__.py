@@ -271,6 +271,9 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit status 2, never a traceback."""
     # A cluster's time limit comes as SIGTERM: stop in order, as for Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
+    # A thread of Ray Tune's that works on for a moment after its cluster was left would start another one. Ray reads
+    # this when it is imported.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     status = _run()
     if is_left_behind():
         for stream in (sys.stdout, sys.stderr):

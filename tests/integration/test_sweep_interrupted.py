@@ -72,6 +72,16 @@ def test_killing_the_driver_and_then_a_trial_changes_nothing(
     assert outcome(place, "run") == undisturbed_sweep
 
 
+def test_ctrl_c_ends_a_sweep_in_order(place: Workplace) -> None:
+    with place.start(*arguments(place, "stopped", "ray")) as driver:
+        wait_for(driver, lambda: "some" if trials_done(place, "stopped") else "")
+        os.kill(driver.pid, signal.SIGINT)
+        output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    assert output.rstrip().endswith("Interrupted; what was done is kept, and the same command continues.")
+    assert "Traceback" not in output
+
+
 @pytest.fixture
 def two_nodes() -> Iterator[Cluster]:
     """A cluster of two simulated nodes with a core each."""

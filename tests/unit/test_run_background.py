@@ -22,6 +22,23 @@ sys.argv = ["cxrdist", "wait-for-ever"]
 main()
 """
 
+# What a thread of Ray's does after its cluster was left.
+LATE_CALL = """
+import sys
+from contextlib import suppress
+from cxrdist.cli import main
+
+sys.argv = ["cxrdist", "--version"]
+with suppress(SystemExit):
+    main()
+import ray, ray.exceptions
+try:
+    ray.put(1)
+except ray.exceptions.RaySystemError as error:
+    print(error)
+print(ray.is_initialized())
+"""
+
 
 def test_a_call_gives_its_value_or_its_error() -> None:
     assert in_background(lambda: 7).result(10) == 7
@@ -34,3 +51,10 @@ def test_an_interrupted_command_leaves_a_call_that_never_returns_without_ending_
     assert ended.returncode == 130, ended.stderr
     assert ended.stdout == "begun\n"
     assert ended.stderr.lstrip() == "Error: Interrupted; what was done is kept, and the same command continues.\n"
+
+
+def test_a_late_call_to_ray_starts_no_cluster() -> None:
+    ended = subprocess.run([sys.executable, "-c", LATE_CALL], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "Ray has not been started yet" in ended.stdout
+    assert ended.stdout.endswith("False\n")
