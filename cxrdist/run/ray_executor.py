@@ -28,6 +28,8 @@ from cxrdist.run.store import Store
 from cxrdist.study.queue import State, Unit
 
 POLL_SECONDS = 0.5
+_STOP_SECONDS = 15.0
+"""How long Tune may take to stop its trials; mostly three."""
 _END_SECONDS = 5.0
 """How long a thread that works for Ray may take to see that its session has ended."""
 
@@ -208,11 +210,17 @@ class RayExecutor:
 
 
 @contextmanager
-def at_work(session: RaySession, fit: Callable[[], T]) -> Iterator[Future[T]]:
+def at_work(session: RaySession, fit: Callable[[], T], stop: Callable[[], None] | None = None) -> Iterator[Future[T]]:
     """Have Ray Train or Tune work in a thread, and end the session where anything goes wrong meanwhile.
 
     Mostly that ends the thread, too. But a `ray.get` without a time limit, as Train's, waits for ever if the session
-    ends before it has learnt that the process it waits for was killed.
+    ends before it has learnt that the process it waits for was killed; and one that begins after the session's end
+    ends the process without a word.
+
+    Args:
+        session: of the cluster.
+        fit: the work.
+        stop: asks it to end by itself, where it can be asked.
 
     Raises:
         CxrdistError: the cluster was lost.
@@ -221,6 +229,9 @@ def at_work(session: RaySession, fit: Callable[[], T]) -> Iterator[Future[T]]:
     try:
         yield fitting
     except BaseException as error:
+        if stop is not None:
+            stop()
+            wait([fitting], timeout=_STOP_SECONDS)
         session.end()
         wait([fitting], timeout=_END_SECONDS)
         if not isinstance(error, ray.exceptions.RayError):

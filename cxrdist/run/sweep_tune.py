@@ -104,6 +104,7 @@ class TuneSweeper:
             "device": "auto" if "gpu" in resources else "cpu",
             "rules": {**vars(rules), "tracking": rules.tracking.model_dump()},
         }
+        stopper = StopWhenAsked()
         try:
             with tempfile.TemporaryDirectory(prefix="cxrdist-") as scratch:
                 tuner = tune.Tuner(
@@ -120,9 +121,10 @@ class TuneSweeper:
                         storage_path=scratch,
                         verbose=0,
                         callbacks=[SweepCallback(sweep)],
+                        stop=stopper,
                     ),
                 )
-                with at_work(self._session, tuner.fit) as fitting:
+                with at_work(self._session, tuner.fit, stopper.ask) as fitting:
                     while not fitting.done():
                         wait([fitting], timeout=POLL_SECONDS)
                         _pass_on(events, listener)
@@ -258,6 +260,25 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+class StopWhenAsked(tune.Stopper):  # type: ignore[misc]
+    """Ends the experiment from another thread."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self) -> None:
+        """Have all trials stop: Tune looks several times a second."""
+        self._asked = True
+
+    def stop_all(self) -> bool:
+        """Return whether it was asked for."""
+        return self._asked
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: a trial alone is never stopped here."""
+        return False
 
 
 def _pass_on(events: "SimpleQueue[TrialEvent]", listener: Callable[[TrialEvent], None] | None) -> None:
