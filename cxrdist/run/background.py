@@ -3,11 +3,11 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_threads: list[threading.Thread] = []
+_calls: list[Future[Any]] = []
 
 
 def in_background(function: Callable[[], T]) -> Future[T]:
@@ -20,15 +20,14 @@ def in_background(function: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
             future.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    _threads.append(thread)
-    thread.start()
+    _calls.append(future)
+    threading.Thread(target=work, daemon=True).start()
     return future
 
 
 def is_left_behind() -> bool:
     """Return whether a call has not returned.
 
-    Such a thread may want the interpreter while that ends, which aborts the process: `os._exit` is the way to leave it.
+    Its thread may want the interpreter while that ends, which aborts the process: `os._exit` is the way to leave it.
     """
-    return any(thread.is_alive() for thread in _threads)
+    return not all(call.done() for call in _calls)
