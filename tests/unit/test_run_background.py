@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -54,7 +55,10 @@ def test_an_interrupted_command_leaves_a_call_that_never_returns_without_ending_
 
 
 def test_a_late_call_to_ray_starts_no_cluster() -> None:
-    ended = subprocess.run([sys.executable, "-c", LATE_CALL], capture_output=True, text=True, timeout=60)
+    # The command line itself sets it in the processes of other tests.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_AUTO_CONNECT"}
+    code = [sys.executable, "-c", LATE_CALL]
+    ended = subprocess.run(code, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert "Ray has not been started yet" in ended.stdout
     assert ended.stdout.endswith("False\n")
