@@ -1,0 +1,87 @@
+"""Claim: convolving before doubling makes the lung network faster, for the same answer.
+
+Run with `python -m benchmarks.lung_network [--threads N]`: the network against the same weights with the published
+order of layers (nearest-neighbour up-sampling, then a convolution of the larger values), interleaved in one process.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cxrdist.lungs.inputs import SIDE
+from cxrdist.lungs.network import LungNet, build_lung_net
+from cxrdist.lungs.train import lung_autocast, lung_precision
+
+BATCH = 4
+REPETITIONS = 7
+
+
+def published(network: LungNet) -> LungNet:
+    """Return a copy of `network` that up-samples first, as the publication says."""
+    plain = copy.deepcopy(network)
+    for up in plain.up:
+        first = cast(nn.Conv2d, up.first)
+        layer = nn.Conv2d(first.in_channels, first.out_channels, kernel_size=3, padding=1)
+        layer.load_state_dict(first.state_dict())
+        up.first = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), layer)
+    return plain
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    threads = parser.parse_args().threads
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours = build_lung_net(0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = {"ours": ours, "published": published(ours).to(device, memory_format=torch.channels_last)}  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH, 1, SIDE, SIDE, generator=generator).to(device, memory_format=torch.channels_last)
+    lung = (torch.rand(BATCH, SIDE, SIDE, generator=generator) > 0.7).float().to(device)
+
+    @torch.inference_mode()
+    def masks(network: nn.Module) -> Tensor:
+        with lung_autocast("auto", device):
+            return cast(Tensor, network(images)[:, 0])
+
+    def step(network: nn.Module) -> Tensor:
+        with lung_autocast("auto", device):
+            logits = network(images)[:, 0]
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), lung)
+        network.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    with torch.inference_mode():
+        answers = {name: network(images) for name, network in networks.items()}
+        difference = (answers["ours"] - answers["published"]).abs().max().item()
+    print(
+        f"{device.type}, {lung_precision('auto', device)}, {threads} threads, {SIDE} x {SIDE}, batches of {BATCH}, "
+        f"medians of {REPETITIONS}; logits up to {answers['ours'].abs().max().item():.1f}, which differ by at most "
+        f"{difference:.1e} in fp32"
+    )
+    for kind, work in (("masks", masks), ("training", step)):
+        seconds = {name: _seconds(work, network) for name, network in networks.items()}
+        for _ in range(REPETITIONS):
+            for name, network in networks.items():
+                seconds[name].extend(_seconds(work, network))
+        rates = {name: BATCH / median(times[1:]) for name, times in seconds.items()}
+        ratio = median(p / o for o, p in zip(seconds["ours"][1:], seconds["published"][1:], strict=True))
+        print(f"{kind}: {rates['ours']:.2f} images/s, published order {rates['published']:.2f}, ratio {ratio:.2f}")
+
+
+def _seconds(work: Callable[[nn.Module], Tensor], network: nn.Module) -> list[float]:
+    start = time.perf_counter()
+    # Reading a number waits for the device.
+    work(network).sum().item()
+    return [time.perf_counter() - start]
+
+
+if __name__ == "__main__":
+    main()
