@@ -194,7 +194,8 @@ def files_of(described: Described) -> list[CardFile]:
 def _where(table: CheckedTable) -> Iterator[str]:
     if table.manifest.where:
         yield "Of the table, only the rows with these values are the cohort's:"
-        yield _rows(("column of the table", "value"), table.manifest.where.items())
+        rows = ((column, " or ".join(values)) for column, values in table.manifest.where.items())
+        yield _rows(("column of the table", "value"), rows)
 
 
 def _pixels(described: Described) -> Iterator[str]:

@@ -169,7 +169,7 @@ def _images(described: Described) -> dict[str, Any]:
         del references["mask_path"]
     ages_are_numbers = int(described.table.age.counts().sum()) == described.filled.get("age")
     types: dict[str, Any] = {"label": ["sc:Text", "cr:Label"], "age": "sc:Float" if ages_are_numbers else "sc:Text"}
-    only = "".join(f"; only rows where {column} is {value}" for column, value in manifest.where.items())
+    only = "".join(f"; only rows where {column} is {' or '.join(values)}" for column, values in manifest.where.items())
     return {
         "@type": "cr:RecordSet",
         "@id": "images",

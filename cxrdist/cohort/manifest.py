@@ -4,12 +4,12 @@ A recipe names a table, which of its columns are the cohort's, and which rows to
 
     table: manifest.csv                                   # relative to the image folder
     columns: {image_id: file, path: file, label: finding} # cohort's column: table's column
-    where: {paper2: "1"}                                  # keep rows with these values
+    where: {paper2: "1", source: [cohen, nih]}            # keep rows with these values, or one of a list
 
 A table may also have the columns of OPTIONAL_EXTRA.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,8 @@ class Manifest:
     """The table."""
     columns: Mapping[str, str]
     """The table's column for each of the cohort's, or of OPTIONAL_EXTRA, in the order of the file."""
-    where: Mapping[str, str]
-    """The value that a row has in each of these columns of the table, or it is left out."""
+    where: Mapping[str, tuple[str, ...]]
+    """The values of which a row has one in each of these columns of the table, or it is left out."""
 
     def batches(self) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
         """Yield a few thousand rows at a time, as strings, and each row's number in the table, from 1.
@@ -57,27 +57,27 @@ class Manifest:
         """
         lacking = [name for name in REQUIRED if name not in self.columns]
         values: dict[str, set[str]] = {column: set() for column in self.where}
-        matched = dict.fromkeys(self.where, False)
+        missing = {column: set(wanted) for column, wanted in self.where.items()}
         start, any_row = 1, False
         for table in _table_batches(self.location):
             rows = np.arange(start, start + table.num_rows)
             start += table.num_rows
-            for column, value in self.where.items():
-                keep = pc.fill_null(pc.equal(table.column(column), value), fill_value=False)
-                if not matched[column]:
-                    matched[column] = bool(pc.any(keep).as_py())
+            for column, wanted in self.where.items():
+                keep = pc.is_in(table.column(column), pa.array(wanted, pa.string()))
+                if missing[column]:
                     seen = pc.unique(table.column(column)).drop_null().to_pylist()
+                    missing[column].difference_update(seen)
                     values[column] = set(sorted(values[column].union(seen))[:_VALUES_NAMED])
                 table, rows = table.filter(keep), rows[keep.to_numpy()]
             if len(rows) and not lacking:
                 yield self._as_cohort(table), rows
             any_row |= len(rows) > 0
-        for column, value in self.where.items():
-            if not matched[column] and start > 1:
-                named = sorted(values[column])
+        for column, lacked in missing.items():
+            if lacked and start > 1:
+                named = ", ".join(map(repr, sorted(values[column])))
                 raise UserError(
-                    f"No row of {str(self.location)!r} has {column} = {value!r}, which 'where' of {str(self.file)!r} "
-                    "asks for" + (f"; values there are {', '.join(map(repr, named))}." if named else ".")
+                    f"No row of {str(self.location)!r} has {column} = {min(lacked)!r}, which 'where' of "
+                    f"{str(self.file)!r} asks for" + (f"; values there are {named}." if named else ".")
                 )
         if lacking:
             raise UserError(
@@ -146,7 +146,8 @@ def _from_recipe(recipe: Path, root: Path) -> Manifest:
     _require_text(name_of_table, "table", recipe)
     location = root / name_of_table
     there = _column_names(location)
-    columns, where = _names(parts, "columns", recipe), _names(parts, "where", recipe)
+    columns = {name: _text(name, value, "columns", recipe) for name, value in _pairs(parts, "columns", recipe)}
+    where = {name: _texts(name, value, "where", recipe) for name, value in _pairs(parts, "where", recipe)}
     for name, column in columns.items():
         if name not in _COLUMNS:
             raise UserError(f"{name!r} in 'columns' of {str(recipe)!r} is not {one_of(_COLUMNS, name)}.")
@@ -171,17 +172,35 @@ def _read_recipe(recipe: Path) -> Mapping[str, object]:
     return parts
 
 
-def _names(parts: Mapping[str, object], key: str, recipe: Path) -> dict[str, str]:
+def _pairs(parts: Mapping[str, object], key: str, recipe: Path) -> ItemsView[str, object]:
     pairs = parts.get(key, {})
     if not isinstance(pairs, dict):
         raise UserError(f"{key!r} in the recipe {str(recipe)!r} must map names to values, not be {pairs!r}.")
     for name, value in pairs.items():
-        # YAML reads an unquoted 1 as a number; other unquoted values (yes, 1.0, dates) would lose their spelling.
-        if not isinstance(name, str) or not isinstance(value, str | int) or isinstance(value, bool):
-            raise UserError(f"{name!r}: {value!r} in {key!r} of the recipe {str(recipe)!r} must be quoted text.")
-        for text in (name, str(value)):
-            _require_text(text, key, recipe)
-    return {name: str(value) for name, value in pairs.items()}
+        if not isinstance(name, str):
+            raise _unquoted(name, value, key, recipe)
+        _require_text(name, key, recipe)
+    return pairs.items()
+
+
+def _texts(name: str, values: object, key: str, recipe: Path) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        values = [values]
+    if not values:
+        raise UserError(f"{name!r} in {key!r} of the recipe {str(recipe)!r} is an empty list; name the values to keep.")
+    return tuple(_text(name, value, key, recipe) for value in values)
+
+
+def _text(name: str, value: object, key: str, recipe: Path) -> str:
+    # YAML reads an unquoted 1 as a number; other unquoted values (yes, 1.0, dates) would lose their spelling.
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise _unquoted(name, value, key, recipe)
+    _require_text(str(value), key, recipe)
+    return str(value)
+
+
+def _unquoted(name: object, value: object, key: str, recipe: Path) -> UserError:
+    return UserError(f"{name!r}: {value!r} in {key!r} of the recipe {str(recipe)!r} must be quoted text.")
 
 
 def _require_text(text: str, key: str, recipe: Path) -> None:

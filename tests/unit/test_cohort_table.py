@@ -66,6 +66,19 @@ def test_csv_parquet_and_recipe_give_the_same_cohort(tmp_path):
     assert from_csv.content_hash == from_parquet.content_hash == from_recipe.content_hash
 
 
+def test_a_recipe_keeps_the_rows_that_have_one_of_its_values_in_every_column(tmp_path):
+    rows = [
+        {"image_id": f"{source}{use}", "path": f"{source}{use}.png", "label": "normal", "source": source, "use": use}
+        for source in ("a", "b", "c", "")
+        for use in ("1", "2", "")
+    ]
+    write_csv(tmp_path / "foreign.csv", rows)
+    names = ", ".join(f"{name}: {name}" for name in ("image_id", "path", "label", "source"))
+    text = f"table: foreign.csv\ncolumns: {{{names}}}\nwhere: {{source: [c, a], use: [2, 1]}}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_cohort(tmp_path / "recipe.yaml", tmp_path, ["normal"]).image_ids == ["a1", "a2", "c1", "c2"]
+
+
 def test_numbers_in_a_table_stay_as_written(tmp_path):
     cohort = load(tmp_path, changed(0, image_id="007", patient_id="1e5"))
     assert cohort.image_ids[0] == "007"
@@ -190,6 +203,10 @@ def test_a_wrong_row_is_refused_in_one_sentence(tmp_path, rows, message):
         ("t.yaml", b"table: good.csv\ncolumns: {label: lable}", "no column 'lable'.*did you mean 'label'"),
         ("t.yaml", b"table: good.csv\nwhere: {label: flu}", "No row .* has label = 'flu'.*values there are 'covid19'"),
         ("t.yaml", b"table: good.csv\nwhere: {label: yes}", "must be quoted text"),
+        ("t.yaml", b"table: good.csv\nwhere: {label: [normal, flu]}", "No row .* has label = 'flu'"),
+        ("t.yaml", b"table: good.csv\nwhere: {label: [normal, [flu]]}", "'label': .'flu'. in 'where' .* quoted text"),
+        ("t.yaml", b"table: good.csv\nwhere: {label: []}", "'label' in 'where' .* is an empty list"),
+        ("t.yaml", b"table: good.csv\ncolumns: {label: [label]}", "must be quoted text"),
         ("t.yaml", b"table: good.csv\ncolumns: {label: label}", "has no column 'image_id'"),
     ],
 )
