@@ -128,15 +128,19 @@ def print_report(store: Store, *, partial: bool, keep: bool = False) -> Findings
 def make_report(store: Store, *, partial: bool = False, keep: bool = False) -> Findings:
     """Write the report of a run; with `keep`, only if it is not of the same results already."""
     findings = Findings.of(gather(store, partial=partial))
-    made_from = {"results": results_fingerprint(store)}
-    page = f"{layout.REPORT}/index.html"
-    if not (keep and store.exists(page) and store.read_json(layout.REPORT_MADE_FROM) == made_from):
+    results = results_fingerprint(store)
+    before = store.read_json(layout.REPORT_MADE_FROM) or {}
+    if not (keep and store.exists(f"{layout.REPORT}/index.html") and before.get("results") == results):
         with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
-            store.remove(layout.REPORT_MADE_FROM)
+            files = before.get("files", [])
+            store.write_json(layout.REPORT_MADE_FROM, {"results": None, "files": files})
             findings = replace(findings, results=with_images(store, findings.results))
-            write_report(findings, store.root / layout.REPORT)
+            paths = write_report(findings, store.root / layout.REPORT)
+            written = [path.relative_to(store.root).as_posix() for path in paths]
+            # Such as tables of a variant that the study no longer has; what others put there is theirs.
+            store.remove(*sorted(set(files).intersection(store.names(layout.REPORT)).difference(written)))
             store.push(layout.REPORT)
-            store.write_json(layout.REPORT_MADE_FROM, made_from)
+            store.write_json(layout.REPORT_MADE_FROM, {"results": results, "files": sorted(written)})
     return findings
 
 

@@ -60,7 +60,7 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
         ]
     )
     with explained(f"The folder {out}", "choose another with --out"):
-        page = write_sections(found.results, side_by_side_sections(found), out.resolve(), extent=found.extent)
+        *_, page = write_sections(found.results, side_by_side_sections(found), out.resolve(), extent=found.extent)
     for sentence in (*found.results.warnings, *found.headline()):
         click.echo(sentence)
     click.echo()

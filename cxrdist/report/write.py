@@ -25,7 +25,7 @@ def headline_tables(findings: Findings) -> list[Table]:
     return [summary_table(results, scores), *by_variant, folds_table(results, scores), *tests]
 
 
-def write_report(findings: Findings, folder: Path) -> Path:
+def write_report(findings: Findings, folder: Path) -> list[Path]:
     """Write the report of a study as `write_sections` does.
 
     Raises:
@@ -34,7 +34,7 @@ def write_report(findings: Findings, folder: Path) -> Path:
     return write_sections(findings.results, report_sections(findings), folder)
 
 
-def write_sections(results: Results, sections: Sequence[Section], folder: Path, *, extent: str = "") -> Path:
+def write_sections(results: Results, sections: Sequence[Section], folder: Path, *, extent: str = "") -> list[Path]:
     """Write `tables/`, `figures/` and last `index.html` into `folder`; equal results give equal bytes.
 
     Args:
@@ -44,7 +44,7 @@ def write_sections(results: Results, sections: Sequence[Section], folder: Path, 
         extent: how many variants and folds there are, in words; by default as the results say.
 
     Returns:
-        The path of index.html.
+        The paths of all files that were written, index.html last.
 
     Raises:
         CxrdistError: two variants would have the same file names.
@@ -52,13 +52,15 @@ def write_sections(results: Results, sections: Sequence[Section], folder: Path, 
     names = [file_name(variant) for variant in results.variants]
     if len(set(names)) < len(names):
         raise CxrdistError(f"Two variants would have the same file names: {', '.join(sorted(names))}.")
+    written = []
     for table in tables_of(sections):
         for ending, render in (("csv", render_csv), ("md", render_markdown), ("tex", render_latex)):
-            _write(folder / "tables" / f"{table.name}.{ending}", render(table).encode())
+            written.append(_write(folder / "tables" / f"{table.name}.{ending}", render(table).encode()))
     for picture in pictures_of(sections):
-        _write(folder / "figures" / f"{picture.name}.svg", picture.svg)
-        _write(folder / "figures" / f"{picture.name}.png", picture.png)
-    return _write(folder / "index.html", render_page(results, sections, extent).encode())
+        written.append(_write(folder / "figures" / f"{picture.name}.svg", picture.svg))
+        written.append(_write(folder / "figures" / f"{picture.name}.png", picture.png))
+    written.append(_write(folder / "index.html", render_page(results, sections, extent).encode()))
+    return written
 
 
 def _write(path: Path, content: bytes) -> Path:

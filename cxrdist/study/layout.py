@@ -29,7 +29,7 @@ REPORT = "report"
 """Folder of tables, figures and `index.html`."""
 
 REPORT_MADE_FROM = f"{REPORT}/made_from.json"
-"""Which results the report shows: written last."""
+"""Which results the report shows, and the files that were written for it: written last."""
 
 
 class HeatFiles:

@@ -122,7 +122,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return write_report(Findings.of(small_results()), tmp_path_factory.mktemp("report"))
+    return write_report(Findings.of(small_results()), tmp_path_factory.mktemp("report"))[-1]
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])

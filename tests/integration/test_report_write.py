@@ -42,7 +42,9 @@ def half_done():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    assert write_report(half_done(), folder) == folder / "index.html"
+    paths = write_report(half_done(), folder)
+    assert paths[-1] == folder / "index.html"
+    assert {path.relative_to(folder).as_posix() for path in paths} == set(contents(folder))
     return contents(folder)
 
 
@@ -90,7 +92,7 @@ def test_the_page_holds_the_figures(written):
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
     results = small_results(out_of_fold={}, histories={}, missing=["-"] * 4)
-    page = write_report(results, tmp_path)
+    *_, page = write_report(results, tmp_path)
     before = contents(tmp_path)
 
     def full_disk(self, content):

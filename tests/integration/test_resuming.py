@@ -70,10 +70,17 @@ def test_another_learning_rate_makes_every_job_stale(command: Command, copied: W
     assert "done before" not in output
 
 
-def test_another_view_leaves_the_others_done(command: Command, copied: Workplace) -> None:
+def test_a_view_that_is_taken_away_leaves_the_others_done_and_nothing_in_the_report(
+    command: Command, copied: Workplace
+) -> None:
+    report = copied.folder / "run" / "report"
+    (report / "tables" / "segmented_of_my_own.csv").write_text("kept\n")
+    assert [*report.glob("tables/confusion_*segmented*.csv")]
     code, output = command(*copied.arguments("--set", "variants.views=[whole]"))
     assert code == 0, output
     assert "all 2 fold jobs" in output
+    assert [path.name for path in report.rglob("*segmented*")] == ["segmented_of_my_own.csv"]
+    assert [*report.glob("tables/confusion_*whole*.csv")]
 
 
 def test_damaged_predictions_are_made_again(command: Command, copied: Workplace) -> None:
