@@ -38,7 +38,7 @@ integration: setup  ## the others: real images, a real browser; then, one at a t
 	$(BIN)/python -m pytest -m "not long and not alone" -n 2 --dist loadfile tests/integration
 	$(BIN)/python -m pytest -m "alone and not long" tests/integration
 
-long: setup  ## those that take minutes each: a simulated cluster of many workers, SLURM
+long: setup  ## the tests that `make test` has no time for: a simulated cluster, more of what can fail and be killed
 	$(BIN)/python -m pytest -m long tests/integration
 
 lock: setup  ## pin again, to the newest versions allowed

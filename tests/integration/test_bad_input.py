@@ -170,6 +170,7 @@ def test_a_read_only_run_directory_is_named(command: Command, workplace: Workpla
     assert_one_sentence(result, 2, [str(read_only), "cannot be written", "--run-dir"])
 
 
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(workplace: Workplace, undisturbed: dict[str, bytes]) -> None:
     """A limit on the size of a file stands for a full disk: both end a write in the middle."""
 

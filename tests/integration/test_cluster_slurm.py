@@ -25,7 +25,6 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "s
 SECONDS = 240.0
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.alone,
     pytest.mark.skipif(
         not all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in PROGRAMS),
@@ -249,6 +248,7 @@ def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
     assert scratch_folders() <= before
 
 
+@pytest.mark.long
 def test_a_stopped_study_ends_in_order_keeps_its_checkpoint_and_stays_stopped(
     slurm: Slurm, workplace: Workplace
 ) -> None:
@@ -282,6 +282,7 @@ def test_what_slurm_refuses_is_said_in_its_words_and_leaves_nothing(slurm: Slurm
     assert_one_sentence(slurm.run("jobs", "stop", "999999", "--to", "slurm"), 2, ["'999999'", "jobs there"])
 
 
+@pytest.mark.long
 def test_a_job_that_waits_is_taken_back(slurm: Slurm, workplace: Workplace) -> None:
     _, output = slurm.run(*submission(workplace, "--detach", "--slurm", "begin=now+1hour"))
     name, number = re.findall(r"^job (\S+) was submitted to slurm as number (\d+)$", output)[0]
@@ -291,6 +292,7 @@ def test_a_job_that_waits_is_taken_back(slurm: Slurm, workplace: Workplace) -> N
     assert slurm.run("jobs", "logs", name, "--to", "slurm", "--follow")[0] != 0
 
 
+@pytest.mark.long
 def test_a_cancelled_study_stays_cancelled(slurm: Slurm, workplace: Workplace) -> None:
     number = slurm.submit(*workplace.arguments(executor="ray"))
     slurm.wait(number, lambda: bool(slurm.token_files))

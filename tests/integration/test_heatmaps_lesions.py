@@ -17,6 +17,8 @@ from cxrdist.run.store import Store
 from cxrdist.study.layout import HeatFiles
 from tests.integration.conftest import rows_of, run_here, write_rows
 
+pytestmark = pytest.mark.long
+
 SIDE = 192
 ILL = "bacterial_pneumonia"
 

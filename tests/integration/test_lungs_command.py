@@ -247,6 +247,7 @@ def test_folds_alone_are_those_of_a_training_with_the_final_network(
     assert [job["key"] for job in json.loads((run / "plan.json").read_text())["jobs"]] == ["fold-0", "fold-1"]
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_ray_gives_the_same_bytes_as_inline(trained: Training, tmp_path: Path) -> None:
     # A cache of its own, so that images are decoded in Ray's tasks too.

@@ -120,6 +120,7 @@ def test_a_study_whose_driver_died_is_continued_by_another_machine(
     assert not [r for r in server.requests if r.method == "PUT" and "/shards/" in r.key]
 
 
+@pytest.mark.long
 def test_a_sweep_in_a_bucket_decides_what_one_in_a_folder_decides(workplace: Workplace, server: ObjectServer) -> None:
     study = workplace.study.read_text().replace("views: [whole, segmented]", "views: [whole]")
     workplace.study.write_text(study + SWEEP)
@@ -133,11 +134,13 @@ def test_a_sweep_in_a_bucket_decides_what_one_in_a_folder_decides(workplace: Wor
     assert status == 0, output
     store = open_store(server.location(f"{workplace.folder.name}/run"))
     assert decided({n: store.read_bytes(n) for n in store.names("sweep") if n.endswith(".json")}) == in_a_folder
-    timed = "report/tables/sweep_cost.csv"
-    tables = {name: data for name, data in results(workplace, server).items() if name != timed}
-    assert tables == {name: data for name, data in workplace.results("run").items() if name != timed}
+    # Of what the searches took, in seconds, no two runs are sure to say the same.
+    timed = "report/tables/sweep_cost."
+    tables = {name: data for name, data in results(workplace, server).items() if not name.startswith(timed)}
+    assert tables == {name: data for name, data in workplace.results("run").items() if not name.startswith(timed)}
 
 
+@pytest.mark.long
 def test_a_bucket_that_stops_answering_ends_in_a_sentence_and_the_study_continues(
     workplace: Workplace, server: ObjectServer, in_a_folder: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

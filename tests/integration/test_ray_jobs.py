@@ -119,6 +119,7 @@ def test_a_submitted_study_is_followed_to_its_end(head: str, study: Path, phanto
     assert "whole-vgg16/fold-1  done" in log
 
 
+@pytest.mark.long
 def test_an_audit_is_submitted_too_and_shown_where_the_cluster_is_not(head: str, study: Path, phantoms: Path) -> None:
     status, output = command(*submitted(head, study, phantoms, run="audited"))
     assert status == 0, output
@@ -142,6 +143,7 @@ def test_the_job_of_a_study_that_cannot_run_gives_its_exit_status(head: str, stu
     assert "The image folder '/nowhere/at/all' does not exist" in output
 
 
+@pytest.mark.long
 def test_a_stopped_job_keeps_what_was_done_and_is_resumed(head: str, study: Path, phantoms: Path) -> None:
     long = ("--set", "training.epochs=20000", "--detach")
     status, output = command(*submitted(head, study, phantoms, *long, run="stopped"))

@@ -151,6 +151,7 @@ def test_another_study_of_the_same_images_makes_no_mask_again(run: Run, made: Ma
     assert plan_of(tmp_path / "run")["masks"] == plan_of(made.place.folder / "run")["masks"]
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_ray_makes_the_same_masks_as_inline(made: Made, tmp_path: Path) -> None:
     copy = made.copied(tmp_path / "copy", cache=False)
@@ -178,6 +179,7 @@ def test_a_damaged_file_of_masks_is_made_again(command: Command, made: Made, tmp
     assert "Nothing to train: all 4 fold jobs" in output
 
 
+@pytest.mark.long
 def test_masks_that_were_written_outlive_a_killed_process(command: Command, made: Made, tmp_path: Path) -> None:
     copy = made.copied(tmp_path / "copy", cache=False)
     process = copy.start(*copy.arguments())

@@ -93,6 +93,7 @@ def two_nodes() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
+@pytest.mark.long
 def test_losing_a_node_changes_nothing(
     place: Workplace, undisturbed_sweep: dict[str, object], two_nodes: Cluster
 ) -> None:

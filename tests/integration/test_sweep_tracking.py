@@ -272,6 +272,7 @@ def test_another_attempt_repeats_no_step(tmp_path: Path, capfd: pytest.CaptureFi
     assert "WARNING" not in "".join(capfd.readouterr()), "W&B warns of steps that go back"
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_trials_on_ray_are_followed_too(marked: Path, tmp_path: Path) -> None:
     place = Workplace(tmp_path, marked / "images", marked / "cache")

@@ -129,6 +129,7 @@ def test_no_pixels_are_logged_unless_asked_for(tracked: Path) -> None:
     assert not list(tracked.glob("wandb/**/*.png"))
 
 
+@pytest.mark.long
 def test_a_study_that_is_done_is_not_logged_again_but_with_images_where_they_are_asked_for(
     place: Workplace, tracked: Path, runs: dict[str, Run]
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_study_that_is_resumed_continues_its_runs(
         assert standing.exits[ids[name]] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
@@ -202,6 +203,7 @@ def test_a_server_that_hangs_costs_a_study_seconds_at_its_end_and_leaves_no_proc
     assert seconds[1] - seconds[0] < 12
 
 
+@pytest.mark.long
 def test_a_server_that_is_not_there_is_said_and_costs_nothing(
     workplace: Workplace, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_server_that_is_not_there_is_said_and_costs_nothing(
     assert "3 of 3 runs were not uploaded: http://127.0.0.1:9 does not answer" in output
 
 
+@pytest.mark.long
 def test_auto_is_offline_without_a_key_and_online_with_one(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -228,6 +231,7 @@ def test_auto_is_offline_without_a_key_and_online_with_one(
     assert len(standing.runs) == 3
 
 
+@pytest.mark.long
 def test_wandb_sync_of_an_offline_study_gives_the_same_runs(
     workplace: Workplace, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +247,7 @@ def test_wandb_sync_of_an_offline_study_gives_the_same_runs(
     assert "predictions" in " ".join(standing.files)
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_is_uploaded_once_as_far_as_it_is_whole(
     workplace: Workplace, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +271,7 @@ def test_what_a_killed_process_left_is_uploaded_once_as_far_as_it_is_whole(
         assert standing.starts.count(cut.id) == 1
 
 
+@pytest.mark.long
 def test_a_sweep_is_uploaded_too(workplace: Workplace, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert key
     arguments = workplace.arguments(*SHORT)
