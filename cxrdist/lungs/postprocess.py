@@ -8,12 +8,15 @@ SMALLEST = 0.02
 """Share of the image below which an object or a hole is taken for an error of the network."""
 
 LUNGS = 2
-"""Most objects that are kept. The publication keeps all: a third one was on an arm or the stomach in nearly all masks
-of the papers' images that had one."""
+"""Most objects that are kept. The publication keeps all: a third one was on an arm, the stomach or the air beside the
+body in nearly all masks of the papers' images that had one."""
 
 
 def clean_mask(inside: NDArray[np.bool_], smallest: float = SMALLEST) -> NDArray[np.bool_]:
-    """Remove small objects, fill small holes, then keep the two largest objects.
+    """Remove small objects, fill small holes, then keep the two objects that are most likely the lungs.
+
+    Those are the ones with the largest sum, over their pixels, of the distance to the nearer side of the image: large
+    and well inside. The air beside a body can be larger than a lung, but is at the side.
 
     Objects and holes are connected by their sides, not by corners (scikit-image's connectivity 1). A hole is
     background that does not touch the image's border.
@@ -35,9 +38,12 @@ def clean_mask(inside: NDArray[np.bool_], smallest: float = SMALLEST) -> NDArray
     for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
         small[edge] = False
     objects, areas = _regions(kept | small[background])
-    areas[0] = 0
+    columns = np.arange(inside.shape[1])
+    distances = np.minimum(columns, columns[::-1]) + 0.5
+    weights = np.bincount(objects.ravel(), np.broadcast_to(distances, inside.shape).ravel(), len(areas))
+    weights[0] = 0
     lungs = np.zeros(len(areas), dtype=np.bool_)
-    lungs[np.argsort(-areas, kind="stable")[:LUNGS]] = True
+    lungs[np.argsort(-weights, kind="stable")[:LUNGS]] = True
     lungs[0] = False
     return np.asarray(lungs[objects])
 

@@ -1,4 +1,4 @@
-"""Cleaning masks: specks go, pinholes are filled, and of what is as large as the limit two objects at most stay."""
+"""Cleaning masks: specks go, pinholes are filled, and of what is as large as the limit two objects well inside stay."""
 
 import itertools
 
@@ -90,8 +90,8 @@ def test_cleaning_leaves_its_input_alone_and_a_clean_mask_as_it_is():
         assert np.array_equal(clean_mask(once, smallest=0.005), once)
 
 
-PLACES = [(2, 2), (2, 35), (36, 18)]
-"""Corners of three squares of up to 12 pixels a side that do not touch; in reading order."""
+PLACES = [(2, 18), (19, 18), (36, 18)]
+"""Corners of three squares of up to 12 pixels a side that do not touch, as far from the sides; in reading order."""
 
 
 def squares(*sides):
@@ -103,7 +103,7 @@ def squares(*sides):
 
 
 @pytest.mark.parametrize("sides", [*itertools.permutations((8, 10, 12))], ids=str)
-def test_of_three_large_objects_the_smallest_goes_wherever_it_lies(sides):
+def test_of_three_large_objects_as_far_from_the_sides_the_smallest_goes(sides):
     kept = [0 if side == 8 else side for side in sides]
     assert np.array_equal(clean_mask(squares(*sides)), squares(*kept))
 
@@ -132,8 +132,27 @@ def test_of_equal_objects_the_first_in_reading_order_stay(sides, kept):
 def test_a_third_object_within_a_hole_goes_first_and_its_hole_stays():
     ring = lung()
     ring[8:32, 8:32] = False
-    other, island = run_of(LIMIT + 60, 37, 38), run_of(LIMIT, 15, 15)
+    other, island = run_of(LIMIT + 60, 37, 20), run_of(LIMIT, 15, 15)
     assert np.array_equal(clean_mask(ring | other | island), ring | other)
+
+
+@pytest.mark.parametrize("beside", [(True, False), (False, True), (True, True)], ids=["left", "right", "both"])
+@pytest.mark.parametrize("far", [0, 2])
+def test_air_beside_the_body_is_no_lung_though_it_is_larger(beside, far):
+    lungs, air = blank(), blank()
+    lungs[10:35, 12:21] = lungs[10:32, 29:38] = True
+    for there, columns in zip(beside, (np.s_[far : far + 8], np.s_[SIDE - far - 8 : SIDE - far]), strict=True):
+        air[8:45, columns] = there
+    assert air.sum() / sum(beside) > lungs.sum() / 2
+    assert np.array_equal(clean_mask(lungs | air), lungs)
+
+
+def test_a_mask_and_its_mirror_image_are_cleaned_alike():
+    mask = squares(10, 0, 0)
+    mask[5:35, :7] = mask[8:40, 40:47] = True
+    cleaned = clean_mask(mask)
+    assert ndimage.label(cleaned)[1] == 2
+    assert np.array_equal(clean_mask(mask[:, ::-1]), cleaned[:, ::-1])
 
 
 SMALLEST_OF_NOISE = 0.01
@@ -158,7 +177,7 @@ def test_at_most_two_objects_come_out_and_cleaning_them_again_changes_nothing(no
 
 @given(noises())
 @settings(deadline=None)
-def test_what_comes_out_are_the_two_largest_objects_of_the_published_cleaning(noise):
+def test_what_comes_out_are_the_two_objects_of_the_published_cleaning_that_are_largest_and_farthest_inside(noise):
     limit = SMALLEST_OF_NOISE * noise.size
     published = np.zeros_like(noise)
     for one in parts_of(noise):
@@ -166,8 +185,10 @@ def test_what_comes_out_are_the_two_largest_objects_of_the_published_cleaning(no
     framed = np.pad(~published, 1, constant_values=True)
     for hole in parts_of(framed)[1:]:
         published |= (hole & (hole.sum() < limit))[1:-1, 1:-1]
-    largest = sorted(parts_of(published), key=lambda one: -int(one.sum()))[:2]
-    expected = np.any([np.zeros_like(noise), *largest], axis=0)
+    width = noise.shape[1]
+    to_the_side = np.array([min(column + 0.5, width - column - 0.5) for column in range(width)])
+    lungs = sorted(parts_of(published), key=lambda one: -float((one * to_the_side).sum()))[:2]
+    expected = np.any([np.zeros_like(noise), *lungs], axis=0)
     assert np.array_equal(clean_mask(noise, SMALLEST_OF_NOISE), expected)
 
 
