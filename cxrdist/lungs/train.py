@@ -113,7 +113,7 @@ def fit_lungs(
     progress: Progress[LungEpoch] | None = None,
     on_epoch: OnLungEpoch | None = None,
 ) -> list[LungEpoch]:
-    """Train `network` in place and return the history.
+    """Train `network` in place, in the layout that trains fastest, and return the history.
 
     Order and augmentation depend on the seed, the epoch and `stream` or the image's id alone, so that training may
     stop after any epoch and continue from its `Progress` to the same bytes, on the same kind of device with the same
@@ -133,6 +133,7 @@ def fit_lungs(
     Raises:
         LungsDivergedError: a loss stopped being finite.
     """
+    network.to(memory_format=lung_training_layout(device))
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=device.type in ("cpu", "cuda"))
     state: Progress[LungEpoch] = progress or Progress()
@@ -173,6 +174,17 @@ def lung_autocast(precision: Precision, device: torch.device) -> AbstractContext
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
+def lung_training_layout(device: torch.device) -> torch.memory_format:
+    """Return the order of dimensions in memory in which the network trains fastest.
+
+    With channels last, the gradients of convolutions have no fast kernels on a CPU without AVX-512: there, training
+    takes 1.4 times as long as with channels first, while masks alone are quicker with channels last everywhere.
+    """
+    if device.type == "cpu" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
 def _train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -184,6 +196,7 @@ def _train_epoch(
     seed: int,
     device: torch.device,
 ) -> tuple[float, float]:
+    layout = lung_training_layout(device)
     side, before, epochs = recipe.stage(epoch)
     batches = list(split_batches(order, recipe.batch_size))
     first_step = (epoch - before - 1) * len(batches)
@@ -193,7 +206,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(first_step + step, epochs * len(batches), continued=before > 0)
         images, targets = _batch(examples, batch.tolist(), side, recipe, epoch, seed)
-        inputs = standard.apply(images).to(device, memory_format=torch.channels_last)
+        inputs = standard.apply(images).to(device, memory_format=layout)
         truth = torch.from_numpy(targets).to(device)
         known = truth != IGNORED
         lung = truth == LUNG

@@ -82,7 +82,7 @@ def _do(
     examples = load_examples(plan.sets[0], job.training, plan.with_heart)
     standard = examples.standard()
     network = build_lung_net(plan.seed) if plan.init is None else load_lung_net(Path(plan.init))[0]
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(device)
 
     def after_epoch(epoch: LungEpoch, snapshot: Callable[[], Progress[LungEpoch]]) -> None:
         nonlocal last_checkpoint

@@ -21,6 +21,7 @@ from cxrdist.lungs.train import (
     fit_lungs,
     lung_autocast,
     lung_precision,
+    lung_training_layout,
 )
 from cxrdist.study.seeds import derive_seed
 
@@ -89,6 +90,21 @@ class StopError(Exception):
     pass
 
 
+@pytest.fixture(params=["AVX2", "AVX512"])
+def cpu(request, monkeypatch):
+    """What the CPU is taken for, which decides the order of dimensions in memory."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: request.param)
+    return request.param
+
+
+def test_channels_come_last_in_training_where_their_gradients_are_fast(cpu):
+    network = tiny_network()
+    train(network)
+    order = torch.channels_last if cpu == "AVX512" else torch.contiguous_format
+    assert all(layer.weight.is_contiguous(memory_format=order) for layer in network if isinstance(layer, nn.Conv2d))
+    assert lung_training_layout(torch.device("cuda")) is torch.channels_last
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -97,7 +113,7 @@ class StopError(Exception):
     ],
     ids=["paper", "strong-small-cosine"],
 )
-def test_training_interrupted_after_any_epoch_continues_to_the_same_bytes(tmp_path, changes):
+def test_training_interrupted_after_any_epoch_continues_to_the_same_bytes(tmp_path, changes, cpu):
     plan = recipe(epochs=4, **changes)
     whole = tiny_network()
     history = train(whole, plan)
