@@ -16,7 +16,7 @@ LUNGS = "lungs"
 FINAL = "final"
 """Key of the job that trains the network to keep; those of the folds are `fold-0`, `fold-1` ..."""
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
