@@ -163,6 +163,12 @@ def test_costs_are_positive_and_grow_with_the_epochs(model, transfer, epochs):
     assert 0 < shorter < longer
 
 
+def test_the_steps_of_a_small_head_count_so_that_the_time_left_is_not_zero_before_they_are_done():
+    network = Network("resnet34", 3, 224, transfer="frozen")
+    many, few = (plan(network=network, recipe=replace(RECIPE, batch_size=size))[0].cost for size in (1, 4))
+    assert many > 2 * few
+
+
 def test_longer_jobs_cost_more():
     cost = {
         (model, transfer): plan(network=Network(model, 3, 224, transfer=transfer))[0].cost
