@@ -211,6 +211,7 @@ def submission(workplace: Workplace, *more: str, run_dir: str = "run") -> list[s
     return ["submit", str(workplace.study), "--to", "slurm", *where, *cache, *sizes, *more]
 
 
+@pytest.mark.long
 def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
     slurm: Slurm, workplace: Workplace, undisturbed: dict[str, bytes]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.conftest import DEADLINE, Workplace, ray_processes, wait_for, wait_until
 
-pytestmark = pytest.mark.alone
+EXECUTORS = ["inline", pytest.param("ray", marks=pytest.mark.alone)]
 
 UNHELD_FILE = re.compile(
     r"Exception ignored in: <_io\.[^\n]*\.tmp'[^\n]*>\n"
@@ -18,6 +18,7 @@ UNHELD_FILE = re.compile(
 )
 
 
+@pytest.mark.alone
 def test_ray_gives_the_same_bytes_as_inline(workplace: Workplace) -> None:
     """Fine-tuning here; the other tests compare frozen trunks."""
     tuned = ["--set", "model.transfer=finetune", "--set", "variants.models=[resnet34]", "--set", "training.epochs=1"]
@@ -34,6 +35,7 @@ def test_ray_gives_the_same_bytes_as_inline(workplace: Workplace) -> None:
     assert len(lanes) == 2, "two workers, but not both of them worked"
 
 
+@pytest.mark.alone
 def test_a_killed_worker_loses_nothing(workplace: Workplace, undisturbed: dict[str, bytes]) -> None:
     process = workplace.start(*workplace.arguments("--workers", "2", executor="ray"))
     lane = wait_for(process, lambda: lane_in_mid_job(workplace.folder / "run"))
@@ -45,7 +47,7 @@ def test_a_killed_worker_loses_nothing(workplace: Workplace, undisturbed: dict[s
     assert "continues from its last checkpoint" in output
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_killed_driver_continues_where_it_was(
     workplace: Workplace, undisturbed: dict[str, bytes], executor: str
 ) -> None:
@@ -66,7 +68,7 @@ def test_a_killed_driver_continues_where_it_was(
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done was done again"
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
     workplace: Workplace, undisturbed: dict[str, bytes], executor: str
 ) -> None:
@@ -87,6 +89,7 @@ def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
     assert workplace.results("run") == undisturbed
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_lost_board_ends_in_a_sentence_and_the_same_command_continues(
     workplace: Workplace, undisturbed: dict[str, bytes]

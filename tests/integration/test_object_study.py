@@ -213,6 +213,7 @@ def can_unshare() -> bool:
 
 
 @pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.skipif(not can_unshare(), reason="this user may not hide folders from a process (unshare --mount)")
 def test_driver_and_workers_need_no_disk_in_common(
     workplace: Workplace, server: ObjectServer, in_a_folder: dict[str, bytes], phantoms: Path

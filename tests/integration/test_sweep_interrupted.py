@@ -54,6 +54,7 @@ def undisturbed_sweep(place: Workplace) -> dict[str, object]:
     return found
 
 
+@pytest.mark.long
 def test_killing_the_driver_and_then_a_trial_changes_nothing(
     place: Workplace, undisturbed_sweep: dict[str, object]
 ) -> None:
