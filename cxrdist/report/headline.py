@@ -55,7 +55,9 @@ def _by_area(inferences: Sequence[VariantInference], comparisons: Comparisons) -
     )
     real = [one.variant for one, (_, p) in zip(ranked[1:], tests, strict=True) if p < ALPHA]
     if len(real) == len(ranked) - 1:
-        return f"{above}: the difference is significant{'' if len(real) == 1 else ', from every other variant'}."
+        return (
+            f"{above}: the difference is significant{'' if len(real) == 1 else ', as it is from every other variant'}."
+        )
     if not real:
         return f"{above}: the difference is not significant and may be chance."
     doubtful = [one.variant for one in ranked[1:] if one.variant not in real]

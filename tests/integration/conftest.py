@@ -34,7 +34,7 @@ preprocessing: {{size: 32}}
 folds: {{k: 2, validation: 0.3}}
 variants: {{views: [whole, segmented], models: [vgg16]}}
 model: {{weights: none, transfer: frozen, vgg_hidden: 64}}
-training: {{epochs: 400, batch_size: 8, learning_rate: 1e-3}}
+training: {{epochs: 200, batch_size: 8, learning_rate: 1e-3}}
 execution: {{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}
 """
 

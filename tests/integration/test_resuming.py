@@ -17,7 +17,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_ca
     from tests.integration.conftest import STUDY
 
     folder = tmp_path_factory.mktemp("finished")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 400", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 200", "epochs: 4")
     (folder / "study.yaml").write_text(text)
     place = Workplace(folder, phantoms, shared_cache)
     status, output = place.run(*place.arguments())

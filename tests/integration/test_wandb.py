@@ -25,7 +25,7 @@ SHORT = ("--set", "variants.views=[whole]", "--set", "training.epochs=1")
 def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
     """A study of one variant and four epochs."""
     folder = tmp_path_factory.mktemp("tracked")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 400", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 200", "epochs: 4")
     (folder / "study.yaml").write_text(text.replace("[whole, segmented]", "[whole]").replace("keep_models: false", ""))
     return Workplace(folder, phantoms, shared_cache)
 
