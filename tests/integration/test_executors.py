@@ -10,8 +10,6 @@ import pytest
 
 from tests.integration.conftest import DEADLINE, Workplace, ray_processes, wait_for, wait_until
 
-EXECUTORS = ["inline", pytest.param("ray", marks=pytest.mark.alone)]
-
 UNHELD_FILE = re.compile(
     r"Exception ignored in: <_io\.[^\n]*\.tmp'[^\n]*>\n"
     r"Traceback \(most recent call last\):\n(?:  [^\n]*\n)*ResourceWarning: unclosed file <[^\n]*\.tmp'>\n"
@@ -47,7 +45,7 @@ def test_a_killed_worker_loses_nothing(workplace: Workplace, undisturbed: dict[s
     assert "continues from its last checkpoint" in output
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.alone)])
 def test_a_killed_driver_continues_where_it_was(
     workplace: Workplace, undisturbed: dict[str, bytes], executor: str
 ) -> None:
@@ -68,7 +66,7 @@ def test_a_killed_driver_continues_where_it_was(
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done was done again"
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=[pytest.mark.alone, pytest.mark.long])])
 def test_ctrl_c_in_mid_epoch_ends_in_order_and_continues(
     workplace: Workplace, undisturbed: dict[str, bytes], executor: str
 ) -> None:

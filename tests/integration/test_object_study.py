@@ -74,6 +74,7 @@ def sometimes(request: Request, seen: dict[str, int]) -> str:
     return ("refused", "late", "cut" if request.method == "GET" else "refused")[number // 8 % 3]
 
 
+@pytest.mark.long
 def test_a_study_in_a_bucket_that_fails_gives_the_bytes_of_one_in_a_folder(
     workplace: Workplace, server: ObjectServer, in_a_folder: dict[str, bytes]
 ) -> None:

@@ -184,6 +184,7 @@ def test_what_a_server_does_not_take_stays_for_later_and_that_is_said_once(
     assert sorted(run["displayName"] for run in kept(standing).values()) == sorted(runs_of(workplace.folder / "run"))
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_costs_a_study_seconds_at_its_end_and_leaves_no_process(
     workplace: Workplace, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
