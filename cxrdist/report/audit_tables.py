@@ -1,6 +1,7 @@
 """The tables of a shortcut audit."""
 
 from cxrdist.report.audit import CAUTION, RULE, Audit, Verdict, audit_verdicts
+from cxrdist.report.inference_tables import AS_TRAINED
 from cxrdist.report.table import Cell, Column, Table
 
 _SCORE_DIGITS = 3
@@ -72,4 +73,4 @@ def _area_columns(group: str) -> tuple[Column, ...]:
 
 
 def _notes(audit: Audit) -> tuple[str, ...]:
-    return (f"{audit.intervals}.", *((RULE,) if audit_verdicts(audit) else ()), CAUTION)
+    return (f"{audit.intervals}.", AS_TRAINED, *((RULE,) if audit_verdicts(audit) else ()), CAUTION)

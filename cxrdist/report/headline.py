@@ -12,6 +12,9 @@ from cxrdist.stats.resampling import Interval
 FEW_PATIENTS = 20
 """Patients of a class below which a percentile bootstrap is known to be too narrow (Davison and Hinkley 1997, 5.3)."""
 
+UNLIKE = 0.001
+"""p below which folds are called unlike: low, since images of a patient depend on each other."""
+
 
 def headline(
     results: Results,
@@ -23,11 +26,20 @@ def headline(
     if not scores:
         return ["No fold job has predictions yet."]
     if len(scores) == 1:
-        return [f"{scores[0].variant} reaches {_both(inferences[0])}, from {scores[0].summary.n} test predictions."]
+        first = f"{scores[0].variant} reaches {_both(inferences[0])}, from {scores[0].summary.n} test predictions."
+        return [first, *_unlike_folds(scores)]
     if any(one.predictions.image_ids != scores[0].predictions.image_ids for one in scores) or comparisons is None:
         values = "; ".join(f"{one.variant} reaches {_both(one)}" for one in inferences)
-        return [f"The variants were not tested on the same images and are not ranked: {values}."]
-    return [_by_area(inferences, comparisons), _by_accuracy(inferences), *_few_patients(results)]
+        return [
+            f"The variants were not tested on the same images and are not ranked: {values}.",
+            *_unlike_folds(scores),
+        ]
+    return [
+        _by_area(inferences, comparisons),
+        _by_accuracy(inferences),
+        *_few_patients(results),
+        *_unlike_folds(scores),
+    ]
 
 
 def _by_area(inferences: Sequence[VariantInference], comparisons: Comparisons) -> str:
@@ -74,6 +86,22 @@ def _few_patients(results: Results) -> list[str]:
     return [
         f"There are fewer than {FEW_PATIENTS} {results.cohort.group_name} of {_listed(few)}: intervals are too narrow "
         "and p values too small for that to be relied on."
+    ]
+
+
+def _unlike_folds(scores: Sequence[VariantScores]) -> list[str]:
+    unlike = [one for one in scores if one.folds.p_alike < UNLIKE]
+    if not unlike:
+        return []
+    percents = [100 * one.folds.accuracy for one in unlike]
+    ranges = [
+        f"{one.variant} ({percent.min():.1f} to {percent.max():.1f} %)"
+        for one, percent in zip(unlike, percents, strict=True)
+    ]
+    return [
+        f"The accuracy differs between folds by more than chance among their test images for {_listed(ranges)}: "
+        "training is unsteady, or the folds' patients are unlike. Another seed may change scores by more than their "
+        "intervals, which take the networks as trained."
     ]
 
 

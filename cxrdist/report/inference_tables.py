@@ -29,6 +29,8 @@ LABELS = {
 
 P_DIGITS = 4
 
+AS_TRAINED = "The networks are taken as trained: what another seed of training would change is in no interval and no p."
+
 
 def interval_table(results: Results, inferences: Sequence[VariantInference]) -> Table:
     """One row a variant and score over all classes, with its interval."""
@@ -44,7 +46,7 @@ def interval_table(results: Results, inferences: Sequence[VariantInference]) -> 
         columns=(Column("Variant"), Column("Score"), *_interval_columns(), Column("Interval by")),
         rows=tuple(rows),
         keys=2,
-        notes=(_method_note(results),),
+        notes=(_method_note(results), AS_TRAINED),
     )
 
 
@@ -121,6 +123,7 @@ def comparison_table(results: Results, comparisons: Comparisons) -> Table:
             f"The verdict is of the macro AUC's difference, two-sided, at {ALPHA}; p Holm is corrected for the number "
             f"of pairs, {len(comparisons.pairs)}.",
             f"Differences: bootstrap of patients, {RESAMPLES:,} resamples, the same for both.",
+            AS_TRAINED,
             "McNemar, of the images that one of the two alone classifies correctly (exact below 25 of them), takes "
             f"images as independent{_dependence(results)}.",
             "Corrected t of the accuracy (Nadeau and Bengio): folds share training images, which the correction allows "

@@ -23,6 +23,7 @@ from cxrdist.report.audit import (
     audit_warnings,
 )
 from cxrdist.report.audit_tables import audit_by_class_table, audit_table
+from cxrdist.report.inference_tables import AS_TRAINED
 from cxrdist.report.render import render_csv, render_latex, render_markdown, render_text
 
 CLASSES = ("normal", "covid19")
@@ -205,7 +206,7 @@ def test_the_table_has_a_row_for_each_predictor_and_a_verdict_for_blanked_ones()
 
 def test_the_rule_the_intervals_and_a_caution_stand_under_both_tables():
     for table in (audit_table(FULL), audit_by_class_table(FULL)):
-        assert table.notes[-3:] == ("Low and high: 95 % of 1000 resamplings of patients.", RULE, CAUTION)
+        assert table.notes[-4:] == ("Low and high: 95 % of 1000 resamplings of patients.", AS_TRAINED, RULE, CAUTION)
     for bound in ("least 0.5", "least 0.75", "below 0.25"):
         assert bound in RULE
 

@@ -10,6 +10,7 @@ import pytest
 
 from cxrdist.errors import CxrdistError
 from cxrdist.report.headline import headline as headline_of
+from cxrdist.report.inference_tables import interval_table
 from cxrdist.report.render import render_csv, render_latex, render_markdown
 from cxrdist.report.scores import all_scores
 from cxrdist.report.sections import Findings
@@ -244,6 +245,33 @@ def test_the_headline_calls_a_clear_difference_significant():
     text = headline(small_results(out_of_fold=predictions))
     assert text.startswith("whole-resnet34 has the highest macro AUC (pooled), 1.000")
     assert "above segmented-vgg16 (p < 0.001): the difference is significant." in text.replace("p <0.001", "p < 0.001")
+
+
+def by_fold(variant, *right):
+    """Out-of-fold predictions with so many right answers of 90 in each fold."""
+    truth = np.tile(np.arange(90) % 3, len(right))
+    wrong = np.concatenate([np.arange(90) >= count for count in right])
+    return out_of_fold(variant, truth, (truth + wrong) % 3, np.repeat(np.arange(len(right)), 90), 3)
+
+
+@pytest.mark.parametrize("variants", [VARIANTS, VARIANTS[1:]], ids=["several", "one"])
+def test_the_headline_names_variants_whose_folds_differ_by_more_than_chance(variants):
+    steady, unsteady = by_fold(VARIANTS[0], 60, 66), by_fold(VARIANTS[1], 45, 81)
+    both = {VARIANTS[0]: steady, VARIANTS[1]: unsteady}
+    text = headline(small_results(variants=variants, out_of_fold={name: both[name] for name in variants}))
+    assert "more than chance among their test images for segmented-vgg16 (50.0 to 90.0 %): training" in text
+    assert "Another seed may change scores by more than their intervals" in text
+
+
+def test_the_headline_says_nothing_of_folds_that_are_alike():
+    alike = {variant: by_fold(variant, 60, 66) for variant in VARIANTS}
+    assert "between folds" not in headline(small_results(out_of_fold=alike))
+
+
+def test_tables_of_intervals_and_tests_say_that_no_other_seed_is_in_them():
+    results = small_results()
+    for table in (interval_table(results, Findings.of(results).inferences), small_tables()["pairs"]):
+        assert any("another seed of training" in note for note in table.notes)
 
 
 def test_the_headline_does_not_break_a_tie():

@@ -1,6 +1,7 @@
 """Scores by fold, and means that leave out what is absent."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -44,6 +45,30 @@ def test_accuracy_by_fold_is_the_share_correct_in_each_fold(cases):
         assert n == own.sum()
         assert accuracy == pytest.approx((truth[own] == predicted[own]).mean())
         assert accuracy + error == pytest.approx(1)
+
+
+def answers(right, n):
+    """Folds of n images each, with so many right answers."""
+    predicted = np.concatenate([np.arange(n) >= count for count in right]).astype(np.int64)
+    return accuracy_by_fold(np.zeros_like(predicted), predicted, np.repeat(np.arange(len(right)), n))
+
+
+def test_folds_are_alike_by_the_chi_square_of_right_and_wrong_answers():
+    # 30 and 20 of 50, 25 expected: chi-square 4 * 5**2 / 25 = 4 with one degree of freedom, z = 2.
+    assert answers([30, 20], 50).p_alike == pytest.approx(2 * NormalDist().cdf(-2), rel=1e-12)
+    assert answers([30, 30, 30], 50).p_alike == pytest.approx(1)
+    assert answers([10, 25, 40], 50).p_alike < 1e-6
+
+
+def test_folds_of_one_accuracy_are_called_unlike_as_rarely_as_p_says():
+    rng = np.random.default_rng(0)
+    found = np.array([answers(rng.binomial(150, 0.7, 5), 150).p_alike for _ in range(2000)])
+    assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+
+
+@pytest.mark.parametrize("right", [[20], [50, 50], [0, 0]], ids=["one fold", "all right", "all wrong"])
+def test_whether_folds_are_alike_is_undefined_without_a_second_fold_or_a_second_answer(right):
+    assert math.isnan(answers(right, 50).p_alike)
 
 
 def test_one_fold_has_a_mean_but_no_sd():
