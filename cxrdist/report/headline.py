@@ -93,10 +93,9 @@ def _unlike_folds(scores: Sequence[VariantScores]) -> list[str]:
     unlike = [one for one in scores if one.folds.p_alike < UNLIKE]
     if not unlike:
         return []
-    percents = [100 * one.folds.accuracy for one in unlike]
     ranges = [
-        f"{one.variant} ({percent.min():.1f} to {percent.max():.1f} %)"
-        for one, percent in zip(unlike, percents, strict=True)
+        f"{one.variant} ({100 * min(one.folds.accuracy):.1f} to {100 * max(one.folds.accuracy):.1f} %)"
+        for one in unlike
     ]
     return [
         f"The accuracy differs between folds by more than chance among their test images for {_listed(ranges)}: "
