@@ -29,7 +29,7 @@ LABELS = {
 
 P_DIGITS = 4
 
-AS_TRAINED = "The networks are taken as trained: what another seed of training would change is in no interval and no p."
+AS_TRAINED = "Intervals take the networks as trained: what another seed of training would change is not in them."
 
 
 def interval_table(results: Results, inferences: Sequence[VariantInference]) -> Table:
@@ -123,11 +123,12 @@ def comparison_table(results: Results, comparisons: Comparisons) -> Table:
             f"The verdict is of the macro AUC's difference, two-sided, at {ALPHA}; p Holm is corrected for the number "
             f"of pairs, {len(comparisons.pairs)}.",
             f"Differences: bootstrap of patients, {RESAMPLES:,} resamples, the same for both.",
-            AS_TRAINED,
+            "Differences and McNemar's test take the networks as trained: what another seed of training would change is "
+            "not in them.",
             "McNemar, of the images that one of the two alone classifies correctly (exact below 25 of them), takes "
             f"images as independent{_dependence(results)}.",
             "Corrected t of the accuracy (Nadeau and Bengio): folds share training images, which the correction allows "
-            "for; with few folds it has little power.",
+            "for. What differs from fold to fold, training included, is in it; with few folds it has little power.",
         ),
     )
 
