@@ -123,8 +123,8 @@ def comparison_table(results: Results, comparisons: Comparisons) -> Table:
             f"The verdict is of the macro AUC's difference, two-sided, at {ALPHA}; p Holm is corrected for the number "
             f"of pairs, {len(comparisons.pairs)}.",
             f"Differences: bootstrap of patients, {RESAMPLES:,} resamples, the same for both.",
-            "Differences and McNemar's test take the networks as trained: what another seed of training would change is "
-            "not in them.",
+            "Differences and McNemar's test take the networks as trained: what another seed of training would change "
+            "is not in them.",
             "McNemar, of the images that one of the two alone classifies correctly (exact below 25 of them), takes "
             f"images as independent{_dependence(results)}.",
             "Corrected t of the accuracy (Nadeau and Bengio): folds share training images, which the correction allows "
