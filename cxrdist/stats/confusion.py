@@ -154,28 +154,38 @@ def summarize(confusion: Counts) -> Summary:
         specificity=averages(scores.specificity, total.specificity),
         precision=averages(scores.precision, total.precision),
         f1=averages(scores.f1, total.f1),
-        kappa=cohen_kappa(confusion),
-        mcc=matthews_correlation(confusion),
+        kappa=float(cohen_kappa(confusion)),
+        mcc=float(matthews_correlation(confusion)),
     )
 
 
-def cohen_kappa(confusion: Counts) -> float:
-    """Return Cohen's unweighted kappa (1960); NaN where truth and prediction are one and the same class."""
-    n = confusion.sum()
-    observed = ratio(np.trace(confusion), n)
-    expected = ratio(confusion.sum(axis=0) @ confusion.sum(axis=1), n.astype(np.float64) ** 2)
-    return float(ratio(observed - expected, 1 - expected))
+def cohen_kappa(confusion: Counts) -> Floats:
+    """Return Cohen's unweighted kappa (1960) of each of the confusion matrices [..., C, C]: an array [...].
+
+    NaN where truth and prediction are one and the same class.
+    """
+    n = confusion.sum(axis=(-2, -1)).astype(np.float64)
+    observed = ratio(np.trace(confusion, axis1=-2, axis2=-1), n)
+    expected = ratio((confusion.sum(axis=-2) * confusion.sum(axis=-1)).sum(axis=-1), n**2)
+    return ratio(observed - expected, 1 - expected)
 
 
-def matthews_correlation(confusion: Counts) -> float:
+def matthews_correlation(confusion: Counts) -> Floats:
     """Return the correlation coefficient of Matthews for any number of classes (Gorodkin 2004).
 
     NaN where all images are of one class or all predictions are.
+
+    Args:
+        confusion: [..., C, C], rows = truth.
+
+    Returns:
+        [...], one for each matrix.
     """
-    n = float(confusion.sum())
-    predicted, true = confusion.sum(axis=0).astype(np.float64), confusion.sum(axis=1).astype(np.float64)
-    covariance = np.trace(confusion) * n - predicted @ true
-    return float(ratio(covariance, np.sqrt((n**2 - predicted @ predicted) * (n**2 - true @ true))))
+    n = confusion.sum(axis=(-2, -1)).astype(np.float64)
+    predicted, true = confusion.sum(axis=-2).astype(np.float64), confusion.sum(axis=-1).astype(np.float64)
+    covariance = np.trace(confusion, axis1=-2, axis2=-1) * n - (predicted * true).sum(axis=-1)
+    spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
+    return ratio(covariance, np.sqrt(spread))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -64,12 +64,12 @@ class Replicates:
     @property
     def kappa(self) -> Floats:
         """[R]: see `cohen_kappa`."""
-        return np.asarray([cohen_kappa(counts) for counts in self.confusion])
+        return cohen_kappa(self.confusion)
 
     @property
     def mcc(self) -> Floats:
         """[R]: see `matthews_correlation`."""
-        return np.asarray([matthews_correlation(counts) for counts in self.confusion])
+        return matthews_correlation(self.confusion)
 
     @property
     def macro_auc(self) -> Floats:
