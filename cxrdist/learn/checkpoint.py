@@ -1,7 +1,6 @@
 """Checkpoints as safetensors: tensors by name, the history as text beside them, no pickle."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def save_progress(path: Path, progress: Progress[Any], fingerprint: str) -> None
     tensors = {
         f"{part}.{key}": tensor.contiguous() for part in _PARTS for key, tensor in getattr(progress, part).items()
     }
-    history = json.dumps([asdict(epoch) for epoch in progress.history])
+    history = json.dumps([vars(epoch) for epoch in progress.history])
     save_file(tensors, path, metadata={"fingerprint": fingerprint, "history": history})
 
 

@@ -228,7 +228,7 @@ def weights_file(inputs: Inputs, model: str) -> Path | None:
 
 def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch]) -> None:
     files = JobFiles(job.key)
-    lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
+    lines = "".join(json.dumps(vars(epoch)) + "\n" for epoch in history)
     context.store.write_bytes(files.history, lines.encode())
     context.store.write_json(
         files.progress,

@@ -132,7 +132,7 @@ def _do(
 
 def _write_progress(store: Store, job: LungJob, lane: str, epochs: int, history: Sequence[LungEpoch]) -> None:
     files = JobFiles(job.key)
-    store.write_bytes(files.history, "".join(json.dumps(asdict(one)) + "\n" for one in history).encode())
+    store.write_bytes(files.history, "".join(json.dumps(vars(one)) + "\n" for one in history).encode())
     seconds = round(sum(epoch.seconds for epoch in history), 3)
     progress = {
         "fingerprint": job.fingerprint,
