@@ -130,15 +130,15 @@ def _decode(file: ImageFile, chunk: DecodeChunk) -> tuple[NDArray[np.uint8], NDA
         raise ImageError(f"mask: {error}") from None
 
 
-def run_on_cores(function: Callable[[C], R], chunks: Sequence[C]) -> Iterator[R]:
-    """Apply `function` in one process a core; few images, or one core, are done in this process.
+def run_on_cores(function: Callable[[C], R], chunks: Sequence[C], *, few: int = CHUNK_IMAGES) -> Iterator[R]:
+    """Apply `function` in one process a core; with one core, or fewer images than `few`, all is done in this process.
 
     Raises:
         CxrdistError: a process died, mostly killed by the system for want of memory.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores, len(chunks))
-    if count <= 1 or sum(map(len, chunks)) < CHUNK_IMAGES:
+    if count <= 1 or sum(map(len, chunks)) < few:
         yield from map(function, chunks)
         return
     # Not a pool of concurrent.futures: one waits forever when a process dies while others are being started. And

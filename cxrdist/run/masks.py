@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from cxrdist.cohort.chunks import CHUNK_IMAGES, ChunkRunner, run_on_cores
+from cxrdist.cohort.chunks import ChunkRunner, run_on_cores
 from cxrdist.cohort.packing import pack_masks
 from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shards import ShardSet
@@ -20,6 +20,10 @@ from cxrdist.lungs.segmenter import LungWeights, Segmenter
 from cxrdist.lungs.train import Precision, lung_precision
 from cxrdist.run.shared_shards import fetched_shards, shards_name
 from cxrdist.run.store import Store
+
+CHUNK_IMAGES = {"cpu": 16, "cuda": 64}
+"""Images whose masks are made, written and told of together, by kind of device. A core takes seconds for sixteen; with
+more, some cores would have nothing to do for a cohort of hundreds, and a killed process would lose more."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,10 @@ def network_masks(
     known = _read_known(store)
     missing = list({digest: row for row, digest in enumerate(hashes) if digest not in known}.values())
     name, weights_name = shards_name(shards), cache.adopt(weights.path)
+    together = CHUNK_IMAGES[device.type]
     chunks = [
-        MaskChunk(index, cache, name, tuple(missing[start : start + CHUNK_IMAGES]), weights_name, precision)
-        for index, start in enumerate(range(0, len(missing), CHUNK_IMAGES))
+        MaskChunk(index, cache, name, tuple(missing[start : start + together]), weights_name, precision)
+        for index, start in enumerate(range(0, len(missing), together))
     ]
     done = 0
     for made in _run(chunks, device, run_chunks):
@@ -113,7 +118,9 @@ def _run(chunks: Sequence[MaskChunk], device: torch.device, run_chunks: ChunkRun
     if run_chunks is not None:
         return run_chunks(segment_chunk, chunks)
     # Processes would each want a share of the GPU's memory, and one fills the GPU.
-    return map(segment_chunk, chunks) if device.type == "cuda" else run_on_cores(segment_chunk, chunks)
+    if device.type == "cuda":
+        return map(segment_chunk, chunks)
+    return run_on_cores(segment_chunk, chunks, few=2 * CHUNK_IMAGES["cpu"])
 
 
 def _image_hash(shards: ShardSet, row: int) -> bytes:

@@ -16,21 +16,24 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from cxrdist.cohort.chunks import CHUNK_IMAGES
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.lungs.segmenter import BUILT_IN_FILE
+from cxrdist.run.masks import CHUNK_IMAGES
 from tests.integration.conftest import (
     DEADLINE,
     Command,
     Workplace,
     assert_one_sentence,
     rows_of,
+    run_here,
     wait_for,
     write_rows,
 )
 
-IMAGES = 72
-"""More than a chunk, so that some masks are written before others are made."""
+IMAGES = 40
+TOGETHER = CHUNK_IMAGES["cpu"]
+LAST = IMAGES - 2 * TOGETHER
+"""Three chunks on two cores, the last one small, so that some masks are written before others are made."""
 
 SIDE = 64
 
@@ -69,9 +72,10 @@ class Made:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantoms, manifests with mask files of all, none and half of them, and one with images without lungs."""
     folder = tmp_path_factory.mktemp("masks") / "images"
-    draw_phantoms(folder, patients_per_class=9, images_per_patient=(2, 2), size=SIDE, seed=11)
+    draw_phantoms(folder, patients_per_class=5, images_per_patient=(2, 2), size=SIDE, seed=11)
     rows = rows_of(folder)
-    assert len(rows) == IMAGES > CHUNK_IMAGES
+    assert len(rows) == IMAGES
+    assert 0 < LAST < TOGETHER
     bare = [{**row, "mask_path": ""} for row in rows]
     write_rows(folder, bare, "bare.csv")
     # One image of each patient, so that those with files can be divided by themselves.
@@ -93,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Made:
     folder.mkdir()
     (folder / "study.yaml").write_text(STUDY.format(manifest=images / "bare.csv"))
     place = Workplace(folder, images, folder / "cache")
-    status, output = place.run(*place.arguments())
+    status, output = run_here(*place.arguments())
     assert status == 0, output
     return Made(place, output)
 
@@ -167,12 +171,12 @@ def test_ray_makes_the_same_masks_as_inline(made: Made, tmp_path: Path) -> None:
 def test_a_damaged_file_of_masks_is_made_again(command: Command, made: Made, tmp_path: Path) -> None:
     copy = made.copied(tmp_path / "copy", cache=True)
     before = written(copy.cache)
-    (victim,) = [path for path in before if read_arrow(path).num_rows == IMAGES - CHUNK_IMAGES]
+    (victim,) = [path for path in before if read_arrow(path).num_rows == LAST]
     content = victim.read_bytes()
     victim.write_bytes(content[: len(content) // 2])
     code, output = command(*copy.arguments())
     assert code == 0, output
-    assert f"made {IMAGES - CHUNK_IMAGES} of {IMAGES - CHUNK_IMAGES} lung masks" in output
+    assert f"made {LAST} of {LAST} lung masks" in output
     assert victim.read_bytes() == content
     after = written(copy.cache)
     assert {path for path in before if after[path] != before[path]} == {victim}
