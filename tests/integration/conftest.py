@@ -34,7 +34,7 @@ preprocessing: {{size: 32}}
 folds: {{k: 2, validation: 0.3}}
 variants: {{views: [whole, segmented], models: [vgg16]}}
 model: {{weights: none, transfer: frozen, vgg_hidden: 64}}
-training: {{epochs: 200, batch_size: 8, learning_rate: 1e-3}}
+training: {{epochs: 120, batch_size: 8, learning_rate: 1e-3}}
 execution: {{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}
 """
 
@@ -215,7 +215,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "study.yaml").write_text(STUDY.format(manifest=phantoms / "manifest.csv"))
     place = Workplace(folder, phantoms, shared_cache)
-    status, output = place.run(*place.arguments())
+    status, output = run_here(*place.arguments())
     assert status == 0, output
     results = place.results("run")
     assert len([name for name in results if name.endswith(".parquet")]) == 4

@@ -83,7 +83,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     place = place_for(tmp_path_factory.mktemp("marked"), "marked", marker="covid19")
     write_rows(place.images, [{**row, "source": ""} for row in rows_of(place.images)])
     arguments = place.arguments()
-    status, output = place.run("audit", *arguments[1:])
+    status, output = run_here("audit", *arguments[1:])
     assert status == 0, output
     return Audited(place, output)
 

@@ -32,6 +32,9 @@ from tests.integration.conftest import (
 OTHERS = "viral_pneumonia-0001"
 """The patient, with two images, whom the final network is tested on."""
 
+LEFT_OUT = ("covid19-0001", "bacterial_pneumonia-0001")
+"""Of the hospital that has more: an image costs seconds of training."""
+
 # The number of threads can change the last bits. The command line leaves it to the executor: all cores, or a share.
 ONE_THREAD = """
 import functools
@@ -91,13 +94,13 @@ class Training:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images of seven patients of two hospitals to train on, and two of another patient."""
+    """Six images of five patients of two hospitals to train on, and two of another patient."""
     folder = tmp_path_factory.mktemp("lungs") / "images"
     draw_phantoms(folder, patients_per_class=2, images_per_patient=(1, 2), size=64, seed=7)
     rows = rows_of(folder)
     others = [row for row in rows if row["patient_id"] == OTHERS]
-    training = [row for row in rows if row not in others]
-    assert (len(training), len({row["patient_id"] for row in training}), len(others)) == (8, 7, 2)
+    training = [row for row in rows if row not in others and row["patient_id"] not in LEFT_OUT]
+    assert (len(training), len({row["patient_id"] for row in training}), len(others)) == (6, 5, 2)
     write_rows(folder, training, "training.csv")
     write_rows(folder, others, "others.csv")
     write_rows(folder, [{**row, "mask_path": ""} for row in training], "bare.csv")
@@ -150,7 +153,8 @@ def test_every_image_is_tested_once_by_a_network_that_never_saw_its_patient(trai
             assert len(job["training"]) + len(scores["image_id"]) == len(used["image_ids"])
             tested += scores["image_id"]
     assert sorted(tested) == sorted(used["image_ids"])
-    assert sorted(tested + others["image_ids"]) == sorted(patient_of)
+    kept = [image_id for image_id, patient in patient_of.items() if patient not in LEFT_OUT]
+    assert sorted(tested + others["image_ids"]) == sorted(kept)
 
 
 def test_the_table_is_computed_from_the_scores(trained: Training) -> None:
@@ -193,25 +197,25 @@ def test_a_training_is_no_study(command: Command, trained: Training, name: str) 
 
 
 def test_a_killed_training_continues_from_its_last_epoch_to_the_same_bytes(copied: Training, trained: Training) -> None:
-    final = copied.folder / "run" / "jobs" / "final"
-    shutil.rmtree(final)
+    fold = copied.folder / "run" / "jobs" / "fold-1"
+    shutil.rmtree(fold)
     done = copied.done()
     arguments = copied.arguments("--checkpoint-seconds", "0")
     process = copied.start(*arguments)
     # The first epoch is of half the side, the second of the whole.
-    first = wait_for(process, lambda: text_of(final / "history.jsonl"))
+    first = wait_for(process, lambda: text_of(fold / "history.jsonl"))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=DEADLINE)
     assert first.count("\n") == 1
-    assert not (final / "model.safetensors").exists()
+    assert not (fold / "model.safetensors").exists()
 
     output = copied.run(*arguments)
 
     assert copied.results() == trained.results()
     assert "epoch 2/2" in output
     assert "epoch 1/2" not in output, "an epoch that was done was done again"
-    assert (final / "history.jsonl").read_text().startswith(first)
-    assert not (final / "checkpoint.safetensors").exists()
+    assert (fold / "history.jsonl").read_text().startswith(first)
+    assert not (fold / "checkpoint.safetensors").exists()
     assert {path: copied.done()[path] for path in done} == done, "what was done was done again"
 
 

@@ -40,7 +40,7 @@ def in_a_folder(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared
     folder = tmp_path_factory.mktemp("folder")
     (folder / "study.yaml").write_text(STUDY.format(manifest=phantoms / "manifest.csv"))
     place = Workplace(folder, phantoms, shared_cache)
-    status, output = place.run(*place.arguments(*EPOCHS))
+    status, output = run_here(*place.arguments(*EPOCHS))
     assert status == 0, output
     return place.results("run")
 

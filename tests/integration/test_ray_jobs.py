@@ -84,7 +84,7 @@ def wait_for_server(url: str, process: "subprocess.Popen[bytes]") -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("submitted")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 200", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 120", "epochs: 4")
     text = text.replace("views: [whole, segmented]", "views: [whole]")
     text = text.replace("threads: 1", f"threads: 1, workers: 2, cache: {shared_cache}")
     (folder / "study.yaml").write_text(text)

@@ -8,19 +8,17 @@ import pytest
 import torchvision
 from safetensors.torch import save_file
 
-from tests.integration.conftest import Command, Workplace
+from tests.integration.conftest import STUDY, Command, Workplace, run_here
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
     """A finished study."""
-    from tests.integration.conftest import STUDY
-
     folder = tmp_path_factory.mktemp("finished")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 200", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 120", "epochs: 4")
     (folder / "study.yaml").write_text(text)
     place = Workplace(folder, phantoms, shared_cache)
-    status, output = place.run(*place.arguments())
+    status, output = run_here(*place.arguments())
     assert status == 0, output
     return place
 

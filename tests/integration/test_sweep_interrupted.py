@@ -20,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache
     """A study with a sweep of two searches, whose trials take a second or so."""
     folder = tmp_path_factory.mktemp("interrupted")
     text = STUDY.format(manifest=phantoms / "manifest.csv").replace("views: [whole, segmented]", "views: [whole]")
-    text = text.replace("epochs: 200", "epochs: 300").replace("checkpoint_seconds: 0.0", "checkpoint_seconds: 0.1")
+    text = text.replace("epochs: 120", "epochs: 300").replace("checkpoint_seconds: 0.0", "checkpoint_seconds: 0.1")
     (folder / "study.yaml").write_text(text + SWEEP)
     return Workplace(folder, phantoms, shared_cache)
 

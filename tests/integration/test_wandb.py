@@ -13,7 +13,7 @@ from cxrdist.run.context import read_folds, read_plan, read_table
 from cxrdist.run.results import collect
 from cxrdist.run.store import Store
 from cxrdist.study import layout
-from tests.integration.conftest import STUDY, Workplace
+from tests.integration.conftest import STUDY, Workplace, run_here
 from tests.integration.wandb_files import Run, files_of, runs_of, table
 
 CLASSES = ["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"]
@@ -25,7 +25,7 @@ SHORT = ("--set", "variants.views=[whole]", "--set", "training.epochs=1")
 def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
     """A study of one variant and four epochs."""
     folder = tmp_path_factory.mktemp("tracked")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 200", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 120", "epochs: 4")
     (folder / "study.yaml").write_text(text.replace("[whole, segmented]", "[whole]").replace("keep_models: false", ""))
     return Workplace(folder, phantoms, shared_cache)
 
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache
 @pytest.fixture(scope="module")
 def tracked(place: Workplace) -> Path:
     """The run directory of the study, tracked offline."""
-    status, output = place.run(*place.arguments("--wandb", "offline"))
+    status, output = run_here(*place.arguments("--wandb", "offline"))
     assert status == 0, output
     assert "W&B" not in output, "something was not logged"
     return place.folder / "run"
@@ -153,7 +153,7 @@ def test_the_commit_of_the_study_file_is_logged(workplace: Workplace, monkeypatc
     git(workplace.folder, "add", "study.yaml")
     git(workplace.folder, "commit", "-q", "-m", "first")
     commit = git(workplace.folder, "rev-parse", "HEAD")
-    status, output = workplace.run(*workplace.arguments("--wandb", "offline", *SHORT))
+    status, output = run_here(*workplace.arguments("--wandb", "offline", *SHORT))
     assert status == 0, output
     assert {run.config["git_commit"] for run in runs_of(workplace.folder / "run").values()} == {commit}
 
@@ -171,7 +171,7 @@ def test_no_key_is_in_the_run_directory(workplace: Workplace, monkeypatch: pytes
 def test_a_tracker_that_fails_is_said_once_and_does_not_stop_the_study(workplace: Workplace) -> None:
     (workplace.folder / "run").mkdir()
     (workplace.folder / "run" / "wandb").write_text("in the way of W&B's folder")
-    status, output = workplace.run(*workplace.arguments("--wandb", "online", *SHORT))
+    status, output = run_here(*workplace.arguments("--wandb", "online", *SHORT))
     assert status == 0, output
     assert output.count("tracking stopped") == 1
     assert output.count("the tables were not logged") == 1
