@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: setup  ## the quick tests alone: no Ray, under 30 s on two cores
+unit: setup  ## the quick tests alone: no Ray, one to two minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 integration: setup  ## the others: real images, a real browser; then, one at a time, those on a real local Ray
