@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 from sklearn import metrics
 
@@ -197,3 +198,17 @@ def test_wilson_refuses_more_successes_than_cases_and_knows_nothing_without_case
     with pytest.raises(ValueError, match="successes"):
         wilson(3, 2)
     assert all(math.isnan(end) for end in wilson(0, 0))
+
+
+@given(
+    arrays(
+        np.int64,
+        st.tuples(st.integers(0, 6), st.integers(2, 4)).map(lambda n: (n[0], n[1], n[1])),
+        elements=st.integers(0, 3),
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_agreement_of_many_matrices_is_that_of_each(confusions):
+    for agreement in (cohen_kappa, matthews_correlation):
+        alone = [float(agreement(one)) for one in confusions]
+        np.testing.assert_array_equal(agreement(confusions), alone)
