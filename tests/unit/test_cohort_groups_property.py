@@ -11,7 +11,7 @@ from cxrdist.cohort.table import COHORT_SCHEMA, Cohort
 from cxrdist.errors import UserError
 from cxrdist.study.folds import Part, make_folds
 
-COHORTS = 800
+COHORTS = 2000
 CLASSES = ("normal", "covid19", "pneumonia")
 
 
