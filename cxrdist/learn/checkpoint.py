@@ -1,6 +1,7 @@
 """Checkpoints as safetensors: tensors by name, the history as text beside them, no pickle."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ def save_progress(path: Path, progress: Progress[Any], fingerprint: str) -> None
     tensors = {
         f"{part}.{key}": tensor.contiguous() for part in _PARTS for key, tensor in getattr(progress, part).items()
     }
-    history = json.dumps([vars(epoch) for epoch in progress.history])
+    history = json.dumps([_measures(epoch) for epoch in progress.history])
     save_file(tensors, path, metadata={"fingerprint": fingerprint, "history": history})
+
+
+def history_lines(history: Sequence[Any]) -> bytes:
+    """Return a history as JSON text, a line for each epoch's dataclass of numbers."""
+    return "".join(json.dumps(_measures(epoch)) + "\n" for epoch in history).encode()
 
 
 def load_progress(path: Path, fingerprint: str, epoch_type: type[E]) -> Progress[E] | None:
@@ -51,3 +57,9 @@ def load_progress(path: Path, fingerprint: str, epoch_type: type[E]) -> Progress
             return progress
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _measures(epoch: Any) -> dict[str, Any]:
+    # Not asdict, which copies deeply: every epoch is written again after each later one.
+    measures: dict[str, Any] = vars(epoch)
+    return measures

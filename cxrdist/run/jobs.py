@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cxrdist.learn.checkpoint import load_progress, save_progress
+from cxrdist.learn.checkpoint import history_lines, load_progress, save_progress
 from cxrdist.learn.features import extract_features, head_pools
 from cxrdist.learn.memory import has_room
 from cxrdist.learn.models import TRUNK_CHANNELS, build_classifier, build_head, build_trunk, feature_shape
@@ -228,8 +228,7 @@ def weights_file(inputs: Inputs, model: str) -> Path | None:
 
 def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch]) -> None:
     files = JobFiles(job.key)
-    lines = "".join(json.dumps(vars(epoch)) + "\n" for epoch in history)
-    context.store.write_bytes(files.history, lines.encode())
+    context.store.write_bytes(files.history, history_lines(history))
     context.store.write_json(
         files.progress,
         {

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import io
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrdist.cohort.shards import ShardSet
-from cxrdist.learn.checkpoint import load_progress, save_progress
+from cxrdist.learn.checkpoint import history_lines, load_progress, save_progress
 from cxrdist.learn.train import Progress
 from cxrdist.lungs.inputs import SIDE, find_frame, framed
 from cxrdist.lungs.network import build_lung_net
@@ -132,7 +131,7 @@ def _do(
 
 def _write_progress(store: Store, job: LungJob, lane: str, epochs: int, history: Sequence[LungEpoch]) -> None:
     files = JobFiles(job.key)
-    store.write_bytes(files.history, "".join(json.dumps(vars(one)) + "\n" for one in history).encode())
+    store.write_bytes(files.history, history_lines(history))
     seconds = round(sum(epoch.seconds for epoch in history), 3)
     progress = {
         "fingerprint": job.fingerprint,
