@@ -21,7 +21,7 @@ from cxrdist.lungs.train import Precision, lung_precision
 from cxrdist.run.shared_shards import fetched_shards, shards_name
 from cxrdist.run.store import Store
 
-CHUNK_IMAGES = {"cpu": 16, "cuda": 64}
+MASKS_A_CHUNK = {"cpu": 16, "cuda": 64}
 """Images whose masks are made, written and told of together, by kind of device. A core takes seconds for sixteen; with
 more, some cores would have nothing to do for a cohort of hundreds, and a killed process would lose more."""
 
@@ -96,7 +96,7 @@ def network_masks(
     known = _read_known(store)
     missing = list({digest: row for row, digest in enumerate(hashes) if digest not in known}.values())
     name, weights_name = shards_name(shards), cache.adopt(weights.path)
-    together = CHUNK_IMAGES[device.type]
+    together = MASKS_A_CHUNK[device.type]
     chunks = [
         MaskChunk(index, cache, name, tuple(missing[start : start + together]), weights_name, precision)
         for index, start in enumerate(range(0, len(missing), together))
@@ -120,7 +120,8 @@ def _run(chunks: Sequence[MaskChunk], device: torch.device, run_chunks: ChunkRun
     # Processes would each want a share of the GPU's memory, and one fills the GPU.
     if device.type == "cuda":
         return map(segment_chunk, chunks)
-    return run_on_cores(segment_chunk, chunks, few=2 * CHUNK_IMAGES["cpu"])
+    # To start processes takes about as long as to make the masks of a second chunk.
+    return run_on_cores(segment_chunk, chunks, few=2 * MASKS_A_CHUNK["cpu"])
 
 
 def _image_hash(shards: ShardSet, row: int) -> bytes:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.lungs.segmenter import BUILT_IN_FILE
-from cxrdist.run.masks import CHUNK_IMAGES
+from cxrdist.run.masks import MASKS_A_CHUNK
 from tests.integration.conftest import (
     DEADLINE,
     Command,
@@ -31,7 +31,7 @@ from tests.integration.conftest import (
 )
 
 IMAGES = 40
-TOGETHER = CHUNK_IMAGES["cpu"]
+TOGETHER = MASKS_A_CHUNK["cpu"]
 LAST = IMAGES - 2 * TOGETHER
 """Three chunks on two cores, the last one small, so that some masks are written before others are made."""
 
