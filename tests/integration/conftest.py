@@ -38,6 +38,10 @@ training: {{epochs: 120, batch_size: 8, learning_rate: 1e-3}}
 execution: {{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}
 """
 
+STUDY_EPOCHS = "epochs: 120"
+"""What tests replace that need more or fewer."""
+assert STUDY_EPOCHS in STUDY
+
 SWEEP = """\
 sweep:
   space:

@@ -17,7 +17,7 @@ import pytest
 from cxrdist.config import load_study
 from cxrdist.errors import UserError
 from cxrdist.run.job_package import pack
-from tests.integration.conftest import STUDY, assert_one_sentence, free_ports
+from tests.integration.conftest import STUDY, STUDY_EPOCHS, assert_one_sentence, free_ports
 
 pytestmark = pytest.mark.alone
 
@@ -84,7 +84,7 @@ def wait_for_server(url: str, process: "subprocess.Popen[bytes]") -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("submitted")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 120", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace(STUDY_EPOCHS, "epochs: 4")
     text = text.replace("views: [whole, segmented]", "views: [whole]")
     text = text.replace("threads: 1", f"threads: 1, workers: 2, cache: {shared_cache}")
     (folder / "study.yaml").write_text(text)

@@ -8,14 +8,14 @@ import pytest
 import torchvision
 from safetensors.torch import save_file
 
-from tests.integration.conftest import STUDY, Command, Workplace, run_here
+from tests.integration.conftest import STUDY, STUDY_EPOCHS, Command, Workplace, run_here
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
     """A finished study."""
     folder = tmp_path_factory.mktemp("finished")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 120", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace(STUDY_EPOCHS, "epochs: 4")
     (folder / "study.yaml").write_text(text)
     place = Workplace(folder, phantoms, shared_cache)
     status, output = run_here(*place.arguments())

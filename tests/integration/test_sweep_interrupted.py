@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.integration.conftest import STUDY, SWEEP, Workplace, decided, ray_processes, wait_for
+from tests.integration.conftest import STUDY, STUDY_EPOCHS, SWEEP, Workplace, decided, ray_processes, wait_for
 
 pytestmark = pytest.mark.alone
 
@@ -20,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache
     """A study with a sweep of two searches, whose trials take a second or so."""
     folder = tmp_path_factory.mktemp("interrupted")
     text = STUDY.format(manifest=phantoms / "manifest.csv").replace("views: [whole, segmented]", "views: [whole]")
-    text = text.replace("epochs: 120", "epochs: 300").replace("checkpoint_seconds: 0.0", "checkpoint_seconds: 0.1")
+    text = text.replace(STUDY_EPOCHS, "epochs: 300").replace("checkpoint_seconds: 0.0", "checkpoint_seconds: 0.1")
     (folder / "study.yaml").write_text(text + SWEEP)
     return Workplace(folder, phantoms, shared_cache)
 

@@ -13,7 +13,7 @@ from cxrdist.run.context import read_folds, read_plan, read_table
 from cxrdist.run.results import collect
 from cxrdist.run.store import Store
 from cxrdist.study import layout
-from tests.integration.conftest import STUDY, Workplace, run_here
+from tests.integration.conftest import STUDY, STUDY_EPOCHS, Workplace, run_here
 from tests.integration.wandb_files import Run, files_of, runs_of, table
 
 CLASSES = ["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"]
@@ -25,7 +25,7 @@ SHORT = ("--set", "variants.views=[whole]", "--set", "training.epochs=1")
 def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
     """A study of one variant and four epochs."""
     folder = tmp_path_factory.mktemp("tracked")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace("epochs: 120", "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace(STUDY_EPOCHS, "epochs: 4")
     (folder / "study.yaml").write_text(text.replace("[whole, segmented]", "[whole]").replace("keep_models: false", ""))
     return Workplace(folder, phantoms, shared_cache)
 
