@@ -1,8 +1,9 @@
-"""Claims: convolving before doubling makes the lung network faster, for the same answer; so does its layout.
+"""Claims: convolving before doubling makes the lung network faster, for the same answer; so do layout and precision.
 
 Run with `python -m benchmarks.lung_network [--threads N]`: the network against the same weights with the published
 order of layers (nearest-neighbour up-sampling, then a convolution of the larger values), and against itself with the
-other order of dimensions in memory, interleaved in one process.
+other order of dimensions in memory and, where the device has bf16 at all, in the other precision, interleaved in one
+process.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from cxrdist.lungs.inputs import SIDE
 from cxrdist.lungs.network import LungNet, build_lung_net
-from cxrdist.lungs.train import lung_autocast, lung_precision, lung_training_layout
+from cxrdist.lungs.train import Precision, lung_autocast, lung_precision, lung_training_layout
 
 BATCH = 4
 REPETITIONS = 7
@@ -47,12 +48,12 @@ def main() -> None:
     lung = (torch.rand(BATCH, SIDE, SIDE, generator=generator) > 0.7).float().to(device)
 
     @torch.inference_mode()
-    def masks(network: nn.Module) -> Tensor:
-        with lung_autocast("auto", device):
+    def masks(network: nn.Module, precision: Precision) -> Tensor:
+        with lung_autocast(precision, device):
             return cast(Tensor, network(images)[:, 0])
 
-    def step(network: nn.Module) -> Tensor:
-        with lung_autocast("auto", device):
+    def step(network: nn.Module, precision: Precision) -> Tensor:
+        with lung_autocast(precision, device):
             logits = network(images)[:, 0]
         loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), lung)
         network.zero_grad(set_to_none=True)
@@ -62,8 +63,9 @@ def main() -> None:
     with torch.inference_mode():
         answer = ours(images)
         difference = (answer - published(ours)(images)).abs().max().item()
+    chosen: Precision = "bf16" if lung_precision("auto", device) is torch.bfloat16 else "fp32"
     print(
-        f"{device.type}, {lung_precision('auto', device)}, {threads} threads, {SIDE} x {SIDE}, batches of {BATCH}, "
+        f"{device.type}, {chosen}, {threads} threads, {SIDE} x {SIDE}, batches of {BATCH}, "
         f"medians of {REPETITIONS}; logits up to {answer.abs().max().item():.1f}, which differ by at most "
         f"{difference:.1e} in fp32"
     )
@@ -72,16 +74,18 @@ def main() -> None:
         ("training", step, lung_training_layout(device)),
     ):
         other = torch.contiguous_format if layout is torch.channels_last else torch.channels_last
-        networks = {
-            "ours": in_layout(ours, layout),
-            "published order": in_layout(published(ours), layout),
-            _NAMES[other]: in_layout(ours, other),
+        runs: dict[str, tuple[nn.Module, Precision]] = {
+            "ours": (in_layout(ours, layout), chosen),
+            "published order": (in_layout(published(ours), layout), chosen),
+            _NAMES[other]: (in_layout(ours, other), chosen),
         }
-        for network in networks.values():
-            _seconds(work, network)
-        rounds = [{name: _seconds(work, one) for name, one in networks.items()} for _ in range(REPETITIONS)]
+        if _has_bf16(device):
+            runs["fp32" if chosen == "bf16" else "bf16"] = (runs["ours"][0], "fp32" if chosen == "bf16" else "bf16")
+        for run in runs.values():
+            _seconds(work, *run)
+        rounds = [{name: _seconds(work, *run) for name, run in runs.items()} for _ in range(REPETITIONS)]
         print(f"{kind}: {BATCH / median(seconds['ours'] for seconds in rounds):.2f} images/s, {_NAMES[layout]}")
-        for name in list(networks)[1:]:
+        for name in list(runs)[1:]:
             rate = BATCH / median(seconds[name] for seconds in rounds)
             ratio = median(seconds[name] / seconds["ours"] for seconds in rounds)
             print(f"    {name}: {rate:.2f} images/s, ratio {ratio:.2f}")
@@ -94,10 +98,17 @@ def in_layout(network: LungNet, layout: torch.memory_format) -> LungNet:
     return copied
 
 
-def _seconds(work: Callable[[nn.Module], Tensor], network: nn.Module) -> float:
+def _has_bf16(device: torch.device) -> bool:
+    """Return whether bf16 is in the instructions of `device`: emulated, it would be waited for."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+def _seconds(work: Callable[[nn.Module, Precision], Tensor], network: nn.Module, precision: Precision) -> float:
     start = time.perf_counter()
     # Reading a number waits for the device.
-    work(network).sum().item()
+    work(network, precision).sum().item()
     return time.perf_counter() - start
 
 

@@ -41,7 +41,7 @@ class LungRecipe:
     """`cosine`: from a short warm-up down to zero, once for the small epochs and once, from a third, for the others."""
     augmentation: Augmentation = "paper"
     precision: Precision = "auto"
-    """`auto`: bf16 where the device has it, else fp32."""
+    """`auto`: bf16 where the device is faster in it, else fp32."""
 
     def stage(self, epoch: int) -> tuple[int, int, int]:
         """Return the side of the images, and the epochs before and within the stage of `epoch` (from 1)."""
@@ -156,16 +156,24 @@ def fit_lungs(
 
 
 def lung_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type in which convolutions are computed: bfloat16 where asked for, or where the device has it."""
+    """Return the type in which convolutions are computed: bfloat16 where asked for, or where it is faster."""
     if precision == "auto":
-        has_bf16 = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if device.type == "cuda"
-            # Emulated, it would be slower than fp32.
-            else bool(torch.cpu._is_avx512_bf16_supported())
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _is_cpu_fast_in_bf16()
         )
-        return torch.bfloat16 if has_bf16 else torch.float32
+        return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _is_cpu_fast_in_bf16() -> bool:
+    """Return whether this CPU convolves faster in bfloat16 than in single precision.
+
+    Emulated it is slower, and so it is by AVX-512 on an Intel CPU that has no AMX, or hides it from a virtual machine:
+    there masks and training take 1.5 times as long (`benchmarks.lung_network`).
+    """
+    cpu = torch.cpu.get_capabilities()
+    amd = str(cpu.get("cpu_name", "")).startswith("AMD")
+    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and amd))
 
 
 def lung_autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

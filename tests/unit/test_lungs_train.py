@@ -405,10 +405,26 @@ def test_half_precision_is_used_where_it_was_asked_for():
     assert kinds == {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@pytest.mark.parametrize(("has", "kind"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_by_itself_a_processor_uses_half_precision_only_where_it_has_it(monkeypatch, has, kind):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+@pytest.mark.parametrize(
+    ("cpu", "kind"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC 9R14", "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC 7763", "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"architecture": "arm64", "bf16": True}, torch.float32),
+    ],
+)
+def test_by_itself_a_processor_uses_half_precision_only_where_it_is_faster(monkeypatch, cpu, kind):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     assert lung_precision("auto", CPU) is kind
+
+
+def test_what_decides_on_half_precision_is_known_of_this_processor():
+    cpu = torch.cpu.get_capabilities()
+    if cpu["architecture"] != "x86_64":
+        pytest.skip("only x86-64 processors are asked for more than their architecture")
+    assert {"cpu_name", "avx512_bf16", "amx_bf16"} <= set(cpu)
 
 
 def test_the_real_network_takes_a_step():
