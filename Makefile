@@ -31,10 +31,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: setup  ## the quick tests alone: no Ray, one to two minutes on two cores
+unit: setup  ## the quick tests alone: no Ray, half a minute on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
-integration: setup  ## the others: real images, a real browser; then, one at a time, those on a real local Ray
+integration: setup  ## the others: real images and networks, drawn pages, a real browser; then, one at a time, Ray
 	$(BIN)/python -m pytest -m "not long and not alone" -n 2 --dist loadfile tests/integration
 	$(BIN)/python -m pytest -m "alone and not long" tests/integration
 

@@ -1,7 +1,15 @@
 """What holds for all tests."""
 
+import gc
+
 from hypothesis import settings
 
 # A busy machine may take long over any example, and that is no fault of the code.
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the modules, which stay to the end, from being looked at by every garbage collection of a test."""
+    gc.collect()
+    gc.freeze()

@@ -240,19 +240,6 @@ def test_copies_of_a_patients_image_change_nothing():
     np.testing.assert_array_equal(intervals(copied), intervals((truth, probabilities, patient)))
 
 
-def test_intervals_of_simulated_studies_cover_the_true_area_only_if_patients_are_drawn():
-    generator = np.random.default_rng(11)
-    true_area = norm.cdf(1 / math.sqrt(2))
-    covered = {"patient": 0, "image": 0}
-    for seed in range(100):
-        truth, probabilities, patient = clustered(generator, 60, 6)
-        for unit, groups in (("patient", patient), ("image", np.arange(len(truth)))):
-            _, low, high = intervals((truth, probabilities, groups), seed=seed, resamples=150)[1]
-            covered[unit] += int(low <= true_area <= high)
-    assert covered["patient"] > 0.9 * 100
-    assert covered["image"] < 0.8 * 100
-
-
 def test_arrays_that_do_not_fit_together_are_refused():
     truth, probabilities, groups = np.array([0, 1]), np.eye(2), np.array([0, 1])
     for case in (

@@ -45,7 +45,7 @@ def dice(first, second):
 def elsewhere():
     """What a fresh process draws, from the last to the first: it starts before this one imports what it needs."""
     code = (
-        "from tests.unit.test_lungs_augment import DRAWS, KINDS, digest\n"
+        "from tests.integration.test_lungs_augment import DRAWS, KINDS, digest\n"
         "for kind in KINDS:\n    for draw in reversed(DRAWS):\n        print(kind, *draw, digest(kind, draw))"
     )
     command = [sys.executable, "-c", code]
