@@ -23,7 +23,10 @@ from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.layout import JobFiles
 
-_RECIPE = ("epochs", "small_epochs", "batch_size", "learning_rate", "schedule", "augmentation", "precision")
+_RECIPE = (
+    *("epochs", "small_epochs", "batch_size", "learning_rate", "schedule"),
+    *("augmentation", "normalization", "precision"),
+)
 _TRAINING = ("manifest", "images", "tests", "folds", "final", "hold_out", "per_source", "with_heart", "init", "seed")
 
 

@@ -82,6 +82,13 @@ def _where(function: Any) -> Any:
 @click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True)
 @click.option("--schedule", type=click.Choice(["constant", "cosine"]), default="constant", show_default=True)
 @click.option("--augmentation", type=click.Choice(["paper", "strong"]), default="paper", show_default=True)
+@click.option(
+    "--normalization",
+    type=click.Choice(["none", "batch"]),
+    default="none",
+    show_default=True,
+    help="batch: learn faster, by batch normalisation that becomes part of the convolutions when the network is kept.",
+)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(

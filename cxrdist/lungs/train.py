@@ -40,6 +40,8 @@ class LungRecipe:
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine`: from a short warm-up down to zero, once for the small epochs and once, from a third, for the others."""
     augmentation: Augmentation = "paper"
+    normalization: Literal["none", "batch"] = "none"
+    """`batch`: with batch normalisation in training (see `normalization`); the published network has none."""
     precision: Precision = "auto"
     """`auto`: bf16 where the device is faster in it, else fp32."""
 

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.learn.checkpoint import history_lines, load_progress, save_progress
 from cxrdist.learn.train import Progress
-from cxrdist.lungs.inputs import SIDE, find_frame, framed
+from cxrdist.lungs.inputs import SIDE, equalized, find_frame, framed
 from cxrdist.lungs.network import build_lung_net
+from cxrdist.lungs.normalization import folded, with_normalization
 from cxrdist.lungs.segmenter import Segmenter, load_lung_net, save_lung_net
 from cxrdist.lungs.targets import IGNORED, LUNG, without_heart
 from cxrdist.lungs.train import LungEpoch, LungExamples, LungsDivergedError, fit_lungs
@@ -35,6 +37,8 @@ HELD_OUT = "held out"
 """The `tested_on` of images of held-out patients; other sets go by their names."""
 
 _SCORED_AT_ONCE = 64
+_NORMALIZED_AS_BEFORE = 16
+"""Images by which a known network's channels are measured before normalisation."""
 
 
 class LungWorkload:
@@ -81,7 +85,13 @@ def _do(
     examples = load_examples(plan.sets[0], job.training, plan.with_heart)
     standard = examples.standard()
     network = build_lung_net(plan.seed) if plan.init is None else load_lung_net(Path(plan.init))[0]
-    network = network.to(device)
+    trained: nn.Module = network
+    if recipe.normalization == "batch":
+        known = examples.images[:_NORMALIZED_AS_BEFORE]
+        trained = with_normalization(
+            network, None if plan.init is None else standard.apply(np.stack([equalized(image) for image in known]))
+        )
+    trained = trained.to(device)
 
     def after_epoch(epoch: LungEpoch, snapshot: Callable[[], Progress[LungEpoch]]) -> None:
         nonlocal last_checkpoint
@@ -96,7 +106,7 @@ def _do(
     progress = load_progress(store.local(files.checkpoint), job.fingerprint, LungEpoch)
     _write_progress(store, job, lane, recipe.epochs, progress.history if progress else [])
     history = fit_lungs(
-        network,
+        trained,
         examples,
         standard,
         recipe,
@@ -106,7 +116,8 @@ def _do(
         progress=progress,
         on_epoch=after_epoch,
     )
-    store.write_file(files.model, lambda path: save_lung_net(path, network, standard, job.fingerprint))
+    kept = folded(trained) if recipe.normalization == "batch" else network
+    store.write_file(files.model, lambda path: save_lung_net(path, kept, standard, job.fingerprint))
     # As it was written: what is tested is what others will use.
     segmenter = Segmenter.load(store.local(files.model), device, recipe.precision)
     tested: list[tuple[str, MaskedSet, Sequence[int]]] = [(HELD_OUT, plan.sets[0], job.held_out)]
