@@ -2,8 +2,8 @@
 
 Run with `python -m benchmarks.lung_network [--threads N]`: the network against the same weights with the published
 order of layers (nearest-neighbour up-sampling, then a convolution of the larger values), and against itself with the
-other order of dimensions in memory and, where the device has bf16 at all, in the other precision, interleaved in one
-process.
+other order of dimensions in memory, in training with batch normalisation, and, where the device has bf16 at all, in the
+other precision, interleaved in one process.
 """
 
 import argparse
@@ -11,14 +11,17 @@ import copy
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from cxrdist.lungs.inputs import SIDE
 from cxrdist.lungs.network import LungNet, build_lung_net
+from cxrdist.lungs.normalization import with_normalization
 from cxrdist.lungs.train import Precision, lung_autocast, lung_precision, lung_training_layout
+
+M = TypeVar("M", bound=nn.Module)
 
 BATCH = 4
 REPETITIONS = 7
@@ -79,6 +82,8 @@ def main() -> None:
             "published order": (in_layout(published(ours), layout), chosen),
             _NAMES[other]: (in_layout(ours, other), chosen),
         }
+        if kind == "training":
+            runs["batch normalisation"] = (in_layout(with_normalization(ours, None).to(device), layout), chosen)
         if _has_bf16(device):
             runs["fp32" if chosen == "bf16" else "bf16"] = (runs["ours"][0], "fp32" if chosen == "bf16" else "bf16")
         for run in runs.values():
@@ -91,7 +96,7 @@ def main() -> None:
             print(f"    {name}: {rate:.2f} images/s, ratio {ratio:.2f}")
 
 
-def in_layout(network: LungNet, layout: torch.memory_format) -> LungNet:
+def in_layout(network: M, layout: torch.memory_format) -> M:
     """Return a copy of `network` that has its weights in `layout` and takes images in it, too."""
     copied = copy.deepcopy(network).to(memory_format=layout)
     copied.register_forward_pre_hook(lambda _, images: (images[0].contiguous(memory_format=layout),))
