@@ -23,6 +23,7 @@ OTHER_RECIPE: dict[str, Any] = {
     "learning_rate": 2e-3,
     "schedule": "constant",
     "augmentation": "paper",
+    "normalization": "batch",
     "precision": "fp32",
 }
 GIVEN = {
