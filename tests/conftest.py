@@ -13,3 +13,8 @@ def pytest_collection_finish() -> None:
     """Keep the modules, which stay to the end, from being looked at by every garbage collection of a test."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let them be collected at the end, as libraries that count their references expect."""
+    gc.unfreeze()

@@ -200,6 +200,8 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # It keeps the proxies of its first request, for this test and for those that follow it in this process.
+    monkeypatch.setattr("urllib.request._opener", None)
     before = torch.hub.get_dir()
     torch.hub.set_dir(tmp_path / "hub")
     yield tmp_path / "hub"
