@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
 import gc
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # A busy machine may take long over any example, and that is no fault of the code.
@@ -18,3 +20,14 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let them be collected at the end, as libraries that count their references expect."""
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: small networks are faster so, and their last bits do not depend on the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """What the commands about lung masks do."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,6 @@ from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.layout import JobFiles
 
-_RECIPE = (
-    *("epochs", "small_epochs", "batch_size", "learning_rate", "schedule"),
-    *("augmentation", "normalization", "precision"),
-)
 _TRAINING = ("manifest", "images", "tests", "folds", "final", "hold_out", "per_source", "with_heart", "init", "seed")
 
 
@@ -51,7 +48,7 @@ def train_command(run_dir: Path, **options: Any) -> None:
                 raise UserError(f"{name} is about the final network, but --no-final was given; leave out one of them.")
     training = LungTraining(
         **{key: options[key] for key in _TRAINING},
-        recipe=LungRecipe(**{key: options[key] for key in _RECIPE}),
+        recipe=LungRecipe(**{field.name: options[field.name] for field in fields(LungRecipe)}),
         execution=_execution(options).model_copy(update={"checkpoint_seconds": options["checkpoint_seconds"]}),
     )
     store = Store(run_dir.resolve())

@@ -24,6 +24,8 @@ from cxrdist.learn.heatmaps import (
 from cxrdist.learn.models import Classifier, build_classifier, build_head, build_trunk
 from cxrdist.study.recipe import Network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NETWORKS = {"resnet34": Network("resnet34", 3, 64), "vgg16": Network("vgg16", 3, 64, vgg_hidden=32)}
 MODELS = list(NETWORKS)
 SIZES = {"resnet34": 2, "vgg16": 4}
@@ -31,14 +33,6 @@ CLASSES = torch.tensor([0, 2, 1])
 
 integer_maps = arrays(np.float64, (3, 4, 5), elements=st.integers(-50, 50).map(float)).map(torch.from_numpy)
 integer_masks = arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 1)).map(torch.from_numpy)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -32,17 +32,11 @@ from cxrdist.study.plan import FEATURE_CHUNK
 from cxrdist.study.recipe import Network
 from tests.unit.learn_examples import CPU, Images, Table, grey_images, recipe, tiny_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RESNET = Network("resnet34", 3, 32)
 VGG = Network("vgg16", 4, 224)
 SMALL_VGG = Network("vgg16", 3, 32, vgg_hidden=8)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,7 @@ from torch import nn
 from cxrdist.lungs.network import LungNet, build_lung_net
 from cxrdist.lungs.normalization import folded, with_normalization
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

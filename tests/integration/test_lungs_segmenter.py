@@ -25,17 +25,11 @@ from cxrdist.lungs.segmenter import (
     save_lung_net,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 STANDARD = Standard(0.1 + 0.2, 1 / 3)
 SHAPE = (96, 120)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,9 @@ from cxrdist.study.recipe import Network
 from cxrdist.study.seeds import derive_seed
 from tests.unit.learn_examples import CPU, Table, recipe, tiny_data, tiny_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TRAINING, VALIDATION = torch.arange(13), torch.arange(13, 21)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(network, plan, stream=("whole-tiny", 0), data=None, **options):

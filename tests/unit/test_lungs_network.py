@@ -10,13 +10,7 @@ from torch.nn import functional
 
 from cxrdist.lungs.network import STRIDE, LungNet, build_lung_net
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -25,17 +25,11 @@ from cxrdist.lungs.train import (
 )
 from cxrdist.study.seeds import derive_seed
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SIDE = 32
 RECIPE = LungRecipe(epochs=3, batch_size=4, learning_rate=1e-2, precision="fp32")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
