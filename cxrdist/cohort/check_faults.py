@@ -100,6 +100,9 @@ def about_classes(
     table: CheckedTable, files: CheckedFiles, copies: Copies, classes: Sequence[str] | None
 ) -> Iterator[Finding]:
     """Yield why the classes cannot be divided into folds."""
+    if not len(files.usable):
+        # Why there is none was said of rows and files.
+        return
     labels, groups = table.label.codes[files.usable], copies.group_codes()[files.usable]
     n_groups = {name: len(np.unique(groups[labels == code])) for code, name in enumerate(table.label.names)}
     n_groups |= dict.fromkeys(set(classes or ()) - set(n_groups), 0)

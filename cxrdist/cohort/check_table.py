@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cxrdist.cohort.check_text import MOST_OF_A_CELL, MOST_OF_A_REASON, one_line, short_name
-from cxrdist.cohort.checks import check_rows
+from cxrdist.cohort.checks import check_rows, listed_twice
 from cxrdist.cohort.manifest import Manifest, open_manifest
 from cxrdist.errors import CxrdistError, UserError, first_few
 
@@ -157,7 +157,7 @@ class _Reader:
         self._coded: dict[str, list[pa.Array]] = {name: [] for name in _CODED}
         self._ids: list[pa.Array] = []
         self._paths: list[pa.Array] = []
-        self._without_sha256 = 0
+        self._without_sha256: list[NDArray[np.bool_]] = []
 
     def add(self, table: pa.Table, rows: NDArray[np.int64]) -> None:
         good = []
@@ -168,7 +168,7 @@ class _Reader:
         kept = np.isin(rows, np.concatenate([np.empty(0, dtype=np.int64), *good]))
         table = table.filter(pa.array(kept))
         self._rows.append(rows[kept])
-        self._without_sha256 += table.column("sha256").null_count
+        self._without_sha256.append(table.column("sha256").is_null().to_numpy())
         for name in _CODED:
             column = (
                 table.column(name)
@@ -204,7 +204,14 @@ class _Reader:
         rows = np.concatenate(self._rows)
         kept = np.ones(len(rows), dtype=np.bool_)
         for name, chunks in (("image_id", self._ids), ("path", self._paths)):
-            kept &= self._distinct(name, chunks, rows)
+            first = _first_of_its_value(chunks)
+            for place in np.flatnonzero((first != np.arange(len(rows))) & kept).tolist():
+                value = pa.chunked_array(chunks)[place].as_py()
+                self._refuse(
+                    int(rows[place]),
+                    listed_twice(name, value, rows[first[place]], rows[place], self._manifest.file),
+                )
+            kept &= first == np.arange(len(rows))
         coded = {name: _coded(chunks) for name, chunks in self._coded.items()}
         label = coded["label"]
         if self._classes is None and len(label.names) > MOST_CLASSES:
@@ -231,22 +238,16 @@ class _Reader:
             age=columns["age"],
             sex=columns["sex"],
             lone_ids=ids,
-            without_sha256=self._without_sha256,
+            without_sha256=int(np.concatenate(self._without_sha256)[kept].sum()),
         )
 
-    def _distinct(self, name: str, chunks: list[pa.Array], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return [n], where a value comes for the first time; the others are faults."""
-        column = pa.chunked_array(chunks, type=pa.string())
-        # Of chunks together, they all have the one dictionary.
-        codes = _codes_of(column.dictionary_encode())
-        _, first = np.unique(codes, return_index=True)
-        for place in np.flatnonzero(first[codes] != np.arange(len(codes))).tolist():
-            self._refuse(
-                int(rows[place]),
-                f"The {name} {column[place].as_py()!r} is listed twice, in data rows {rows[first[codes[place]]]} and "
-                f"{rows[place]} of {str(self._manifest.file)!r}.",
-            )
-        return np.asarray(first[codes] == np.arange(len(codes)))
+
+def _first_of_its_value(chunks: list[pa.Array]) -> NDArray[np.int64]:
+    """[n], for each value of a column the index where it comes for the first time."""
+    # Of chunks together, they all have the one dictionary.
+    codes = _codes_of(pa.chunked_array(chunks, type=pa.string()).dictionary_encode())
+    _, first = np.unique(codes, return_index=True)
+    return np.asarray(first[codes], dtype=np.int64)
 
 
 def _coded(chunks: list[pa.Array]) -> Coded:

@@ -70,11 +70,13 @@ def check_rows(table: pa.Table, rows: Sequence[int], manifest: Path, root: Path,
         first: dict[str | None, int] = {}
         for position, value in enumerate(columns[name]):
             if first.setdefault(value, position) != position:
-                raise UserError(
-                    f"The {name} {value!r} is listed twice, in data rows {rows[first[value]]} and {rows[position]} "
-                    f"of {str(manifest)!r}."
-                )
+                raise UserError(listed_twice(name, value, rows[first[value]], rows[position], manifest))
     return pa.table(columns, schema=COHORT_SCHEMA)
+
+
+def listed_twice(name: str, value: str | None, first: int, second: int, manifest: Path) -> str:
+    """Return the sentence of a value that two rows have, by their numbers in the file."""
+    return f"The {name} {value!r} is listed twice, in data rows {first} and {second} of {str(manifest)!r}."
 
 
 def _stays_inside(path: PurePosixPath, root: Path, folders: dict[PurePosixPath, bool]) -> bool:

@@ -90,6 +90,21 @@ def test_a_wrong_row_is_a_fault_in_the_words_of_a_study_and_the_others_are_kept(
     assert str(refused.value) == table.faults[0].reason
 
 
+@pytest.mark.parametrize("batch", [3, 1000])
+def test_a_row_listed_twice_is_named_with_both_rows_and_the_check_goes_on(tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(manifest, "_BATCH_ROWS", batch)
+    folder = tmp_path / "images"
+    rows = draw_rows(folder)
+    check = checked(folder, [*rows, rows[0], rows[7], rows[0] | {"sha256": ""}])
+    assert [fault.row for fault in check.table.faults] == [13, 14, 15]
+    assert "The image_id 'x00' is listed twice, in data rows 1 and 15 of" in check.table.faults[2].reason
+    assert len(check.table) == len(check.files.usable) == 12
+    assert check.table.without_sha256 == 0
+    assert "3 rows of the manifest cannot be used; the first: The image_id 'x00'" in sentences(check, refused=True)
+    render_cohort_page(check, write_lists(check, tmp_path / "out", 100))
+    assert len((tmp_path / "out" / "quarantine.csv").read_text().splitlines()) == 4
+
+
 def test_a_symbolic_link_out_of_the_folder_is_a_fault(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "outside.png").touch()
@@ -181,6 +196,7 @@ def test_a_manifest_without_a_row_that_is_right_is_checked_to_the_end(tmp_path):
     check = checked(folder, rows)
     page = render_cohort_page(check, write_lists(check, tmp_path / "out", 100))
     assert "12 rows of the manifest cannot be used" in page
+    assert len(check.findings) == 1
     assert len((tmp_path / "out" / "quarantine.csv").read_text().splitlines()) == 13
 
 
@@ -189,6 +205,7 @@ def test_a_cohort_without_a_file_is_checked_to_the_end(tmp_path):
     check = checked(tmp_path / "images", [{"image_id": str(n), "path": str(n), "label": str(n % 2)} for n in range(9)])
     page = render_cohort_page(check, write_lists(check, tmp_path / "out", 5))
     assert "9 of 9 image files are missing" in page
+    assert not any("Class" in finding.sentence or "label" in finding.sentence for finding in check.findings)
     assert "The first 5 of 9 images" in page
 
 
