@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
-import yaml
 from numpy.typing import NDArray
 
 from cxrdist.cohort.schema import COHORT_SCHEMA, OPTIONAL_EXTRA, REQUIRED
+from cxrdist.config.document import parse_document
 from cxrdist.errors import UserError, nearest, one_of
 
 _RECIPE_KEYS = ("table", "columns", "where")
@@ -158,27 +158,20 @@ def _from_recipe(recipe: Path, root: Path) -> Manifest:
 
 
 def _read_recipe(recipe: Path) -> Mapping[str, object]:
-    try:
-        parts = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(recipe) from None
-    except Exception as error:  # noqa: BLE001 - of odd values YAML's constructors raise whatever Python does
-        raise _unreadable(recipe, error) from None
-    if not isinstance(parts, dict):
-        raise UserError(f"The recipe {str(recipe)!r} must have the keys {', '.join(_RECIPE_KEYS)}.")
-    for key in parts:
+    with _read_errors(recipe):
+        text = recipe.read_text(encoding="utf-8")
+    document = parse_document(text, str(recipe), "a recipe")
+    for key in document.data:
         if key not in _RECIPE_KEYS:
-            raise UserError(f"{key!r} in the recipe {str(recipe)!r} is not {one_of(_RECIPE_KEYS, str(key))}.")
-    return parts
+            raise UserError(f"{key!r} in the recipe {str(recipe)!r} is not {one_of(_RECIPE_KEYS, key)}.")
+    return {key: document.as_spelled((key,)) for key in document.data}
 
 
 def _pairs(parts: Mapping[str, object], key: str, recipe: Path) -> ItemsView[str, object]:
     pairs = parts.get(key, {})
     if not isinstance(pairs, dict):
         raise UserError(f"{key!r} in the recipe {str(recipe)!r} must map names to values, not be {pairs!r}.")
-    for name, value in pairs.items():
-        if not isinstance(name, str):
-            raise _unquoted(name, value, key, recipe)
+    for name in pairs:
         _require_text(name, key, recipe)
     return pairs.items()
 
@@ -192,15 +185,10 @@ def _texts(name: str, values: object, key: str, recipe: Path) -> tuple[str, ...]
 
 
 def _text(name: str, value: object, key: str, recipe: Path) -> str:
-    # YAML reads an unquoted 1 as a number; other unquoted values (yes, 1.0, dates) would lose their spelling.
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise _unquoted(name, value, key, recipe)
-    _require_text(str(value), key, recipe)
-    return str(value)
-
-
-def _unquoted(name: object, value: object, key: str, recipe: Path) -> UserError:
-    return UserError(f"{name!r}: {value!r} in {key!r} of the recipe {str(recipe)!r} must be quoted text.")
+    if not isinstance(value, str):
+        raise UserError(f"{name!r}: {value!r} in {key!r} of the recipe {str(recipe)!r} must be quoted text.")
+    _require_text(value, key, recipe)
+    return value
 
 
 def _require_text(text: str, key: str, recipe: Path) -> None:

@@ -15,6 +15,7 @@ from cxrdist.errors import UserError, nearest, one_of
 
 _Model = TypeVar("_Model", bound=Section)
 
+_COMPARED = ("label", "where", "view_position")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _EXPECTED = {
     "string_pattern_mismatch": "letters, digits, dots, hyphens and underscores, starting with a letter or digit",
@@ -29,10 +30,9 @@ _EXPECTED = {
 
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list | tuple) else [value]
-    # YAML reads an unquoted 1 as a number; other unquoted values (1.0, true) would lose their spelling.
-    if not values or any(isinstance(each, bool) or not isinstance(each, str | int) for each in values):
+    if not values or not all(isinstance(each, str) for each in values):
         raise ValueError("should be quoted text, or a list of such")
-    return tuple(map(str, values))
+    return tuple(values)
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
@@ -110,8 +110,8 @@ def read_recipe(path: Path) -> BuildRecipe:
         raise UserError(f"There is no recipe {str(path)!r}; the papers' are in data_manifests/recipes/.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {str(path)!r} cannot be read: {error}.") from None
-    document = parse_document(text, str(path))
-    file = _validated(_RecipeFile, document.data, document, ())
+    document = parse_document(text, str(path), "a recipe")
+    file = _validated(_RecipeFile, _with_texts_as_spelled(document), document, ())
     sources = {name: _source(name, options, document) for name, options in file.sources.items()}
     for place, rule in enumerate(file.select or ()):
         if rule.source not in sources:
@@ -132,6 +132,21 @@ def read_recipe(path: Path) -> BuildRecipe:
         merge_duplicates=file.duplicates.merge,
         labels=file.labels,
     )
+
+
+def _with_texts_as_spelled(document: Document) -> dict[str, Any]:
+    """Return the recipe's data, with `010` where values are compared with a table's text, not 10."""
+    data = dict(document.data)
+    if isinstance(rules := data.get("select"), list):
+        data["select"] = [
+            rule | {key: document.as_spelled(("select", place, key)) for key in _COMPARED if key in rule}
+            if isinstance(rule, dict)
+            else rule
+            for place, rule in enumerate(rules)
+        ]
+    if "labels" in data:
+        data["labels"] = document.as_spelled(("labels",))
+    return data
 
 
 def _source(name: str, options: Mapping[str, Any], document: Document) -> RecipeSource:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from cxrdist.cohort.packing import PackedMasks
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.shardset import ImageStack
+from cxrdist.config.document import parse_document
 from cxrdist.config.models import Study
 from cxrdist.errors import CxrdistError
 from cxrdist.learn.sources import FeatureRows
@@ -116,7 +116,7 @@ def read_plan(store: Store) -> Plan:
 
 def read_study(store: Store) -> Study:
     """Read the resolved study of a run directory."""
-    return Study.model_validate(yaml.safe_load(store.read_bytes(layout.STUDY)))
+    return Study.model_validate(parse_document(store.read_bytes(layout.STUDY).decode(), store.where(layout.STUDY)).data)
 
 
 def write_table(store: Store, name: str, table: pa.Table) -> None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from cxrdist.config import Study
+from cxrdist.config.document import dump_document
 from cxrdist.config.location import is_remote, parse_bucket
 from cxrdist.errors import UserError
 
@@ -80,8 +79,7 @@ def pack(study: Study, run_dir: str, images: str, manifest: str | None = None, c
         _require_path("--manifest", manifest)
     data["cohort"] |= {"manifest": manifest, "images": images}
     data["execution"] |= {"executor": "ray", "address": "auto"}
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return Package(Study.model_validate(data), run_dir, {STUDY_FILE: text.encode(), **files}, command)
+    return Package(Study.model_validate(data), run_dir, {STUDY_FILE: dump_document(data).encode(), **files}, command)
 
 
 def submission_name(package: Package, now: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cxrdist.config.document import CoreDumper, parse_document
 from cxrdist.errors import UserError
 from cxrdist.run.job_package import Package
 
@@ -64,7 +65,7 @@ def manifests(package: Package, name: str, options: KubeRayOptions) -> tuple[str
             f"The study and its manifest have {size:,} bytes, but at most {MOST_BYTES:,} can go along to Kubernetes: "
             "copy the manifest to the volume that all pods see, and name it there by --manifest."
         )
-    template = yaml.safe_load(TEMPLATE.read_text())
+    template = parse_document(TEMPLATE.read_text(), TEMPLATE.name).data
     # Parts that the template's anchors share become parts of their own.
     job = json.loads(json.dumps(template))
     metadata = {
@@ -140,7 +141,7 @@ def _key(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", path)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(CoreDumper):
     def ignore_aliases(self, data: Any) -> bool:
         """Write what is shared in full each time."""
         return True

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
 from cxrdist.cohort.table import Cohort, load_cohort
+from cxrdist.config.document import dump_document
 from cxrdist.config.location import is_remote
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError, first_few
@@ -263,8 +263,7 @@ def _write_masks(study: Study, store: Store, masks: StudyMasks, shards: ShardSet
 
 
 def _write(study: Study, store: Store, cohort: Cohort, folds: Folds, plan: Plan, left_out: list[Quarantined]) -> None:
-    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    store.write_bytes(layout.STUDY, text.encode())
+    store.write_bytes(layout.STUDY, dump_document(study.model_dump(mode="json")).encode())
     write_table(store, layout.COHORT, cohort.table)
     write_table(store, layout.FOLDS, folds_table(folds))
     by_part = [

@@ -71,7 +71,7 @@ def recipe_of(folder, text):
         ),
         ("name: x\nsources: {a: {kind: cohen}}\nselect:\n- {source: a, count: 0}", r":4: select.0.count is '0', but"),
         (
-            "name: x\nsources: {a: {kind: cohen}}\nselect:\n- {source: a, where: {v: 1.0}}",
+            "name: x\nsources: {a: {kind: cohen}}\nselect:\n- {source: a, where: {v: {w: x}}}",
             r":4: .*where.v: should be quoted",
         ),
         (
@@ -87,6 +87,15 @@ def recipe_of(folder, text):
 def test_a_wrong_recipe_is_answered_with_its_line_and_what_would_be_right(tmp_path, text, words):
     with pytest.raises(UserError, match=words):
         recipe_of(tmp_path, text)
+
+
+def test_values_that_are_compared_with_a_tables_text_are_taken_as_they_are_spelled(tmp_path):
+    rule = "{source: a, label: 1e3, where: {site: 010, half: [1.50, true, off]}, view_position: 00}"
+    recipe = recipe_of(tmp_path, f"name: x\nsources: {{a: {{kind: cohen}}}}\nlabels: {{x: 1e3}}\nselect: [{rule}]")
+    assert recipe.labels == {"x": "1e3"}
+    assert recipe.select[0].label == "1e3"
+    assert recipe.select[0].where == {"site": ("010",), "half": ("1.50", "true", "off")}
+    assert recipe.select[0].view_position == ("00",)
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_where_some_are(tmp_path):
@@ -159,7 +168,7 @@ def test_rules_are_in_order_and_each_image_is_taken_once():
         ({"count": 4}, r"Rule 2 of 'select' asks for 4 images of 's', but only 2 that can be used fit it and no rule"),
         ({"label": "nomal"}, r"Rule 2 of 'select': no image .* has label 'nomal'; there is 'normal' \(2\)"),
         ({"where": {"spilt": "a"}}, r"'s' has no column 'spilt'; did you mean 'split'\?"),
-        ({"where": {"split": ["a", 3]}}, r"has split 'a' or '3'; there is 'train' \(2\)"),
+        ({"where": {"split": ["a", "3"]}}, r"has split 'a' or '3'; there is 'train' \(2\)"),
         ({"view_position": "PA", "label": "normal"}, r"has view_position 'PA'; there is '' \(2\)"),
         ({"has_mask": True}, r"has has_mask 'true'; there is 'false' \(2\)"),
     ],

@@ -79,6 +79,18 @@ def test_a_recipe_keeps_the_rows_that_have_one_of_its_values_in_every_column(tmp
     assert load_cohort(tmp_path / "recipe.yaml", tmp_path, ["normal"]).image_ids == ["a1", "a2", "c1", "c2"]
 
 
+@pytest.mark.parametrize("site", ["010", "8", "1.50", "yes", "true", "2020-07-20", "1e3", "0x10", "1_0"])
+def test_a_recipe_selects_the_rows_whose_text_is_what_it_spells_quoted_or_not(tmp_path, site):
+    sites = ["010", "10", "8", "1.50", "1.5", "yes", "true", "True", "2020-07-20", "1e3", "1000", "16", "0x10", "1_0"]
+    rows = [{"image_id": each, "path": each, "label": "normal", "site": each} for each in sites]
+    write_csv(tmp_path / "foreign.csv", rows)
+    for value in (site, f"[{site}]", f'"{site}"'):
+        (tmp_path / "recipe.yaml").write_text(
+            f"table: foreign.csv\ncolumns: {{image_id: image_id, path: path, label: label}}\nwhere: {{site: {value}}}\n"
+        )
+        assert load_cohort(tmp_path / "recipe.yaml", tmp_path, None).image_ids == [site]
+
+
 def test_numbers_in_a_table_stay_as_written(tmp_path):
     cohort = load(tmp_path, changed(0, image_id="007", patient_id="1e5"))
     assert cohort.image_ids[0] == "007"
@@ -193,8 +205,8 @@ def test_a_wrong_row_is_refused_in_one_sentence(tmp_path, rows, message):
         ("t.csv", b"path,path,label\na,b,normal\n", "two columns called 'path'"),
         ("t.parquet", b"PAR1 no", "cannot be read"),
         ("t.xlsx", b"PK", r"must end in \.csv or \.parquet"),
-        ("t.yaml", b"table: [", "cannot be read"),
-        ("t.yaml", b"- a", "must have the keys table, columns, where"),
+        ("t.yaml", b"table: [", "t.yaml:1: this is not YAML"),
+        ("t.yaml", b"- a", "a recipe is a mapping of keys to values; see data_manifests/README.md"),
         ("t.yaml", b"tables: a.csv", r"'tables' .* is not one of .*mean 'table'"),
         ("t.yaml", b"columns: {}", "needs 'table'"),
         ("t.yaml", b"table: gone.csv", "gone.csv' does not exist"),
@@ -202,7 +214,11 @@ def test_a_wrong_row_is_refused_in_one_sentence(tmp_path, rows, message):
         ("t.yaml", b"table: good.csv\ncolumns: {lable: label}", r"'lable' in 'columns' .*mean 'label'"),
         ("t.yaml", b"table: good.csv\ncolumns: {label: lable}", "no column 'lable'.*did you mean 'label'"),
         ("t.yaml", b"table: good.csv\nwhere: {label: flu}", "No row .* has label = 'flu'.*values there are 'covid19'"),
-        ("t.yaml", b"table: good.csv\nwhere: {label: yes}", "must be quoted text"),
+        ("t.yaml", b"table: good.csv\nwhere: {label: yes}", "No row .* has label = 'yes'"),
+        ("t.yaml", b"table: good.csv\nwhere: {label: ~}", "must be quoted text"),
+        ("t.yaml", b"table: good.csv\nwhere: {label: x, label: y}", "key 'label' stands here and in line 2"),
+        ("t.yaml", b"table: good.csv\nwhere: &a {label: *a}", "must be quoted text"),
+        ("t.yaml", b"table: good.csv\nwhere: {1: x}", "t.yaml:2: a key must be a word"),
         ("t.yaml", b"table: good.csv\nwhere: {label: [normal, flu]}", "No row .* has label = 'flu'"),
         ("t.yaml", b"table: good.csv\nwhere: {label: [normal, [flu]]}", "'label': .'flu'. in 'where' .* quoted text"),
         ("t.yaml", b"table: good.csv\nwhere: {label: []}", "'label' in 'where' .* is an empty list"),

@@ -1,10 +1,11 @@
 """YAML with positions: YAML 1.2's words, and every fault as one sentence."""
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cxrdist.config.document import parse_document, parse_value
+from cxrdist.config.document import dump_document, parse_document, parse_value
 from cxrdist.errors import UserError
 
 YAML_TEXT = st.text(alphabet="ab01 :-[]{},&*!?|>#'\"%@\n\t~.<=", max_size=60)
@@ -46,6 +47,19 @@ def test_words_and_numbers_are_those_of_yaml_1_2(text, value):
     read = parse_document(f"key: {text}", "s.yaml").data["key"]
     assert read == value
     assert type(read) is type(value)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12))
+@example("1e-3")
+@example("010")
+@example("off")
+@example("~")
+@example("0o7")
+@example(".5")
+def test_what_is_written_is_read_back_as_the_same(text):
+    data = {"name": text, "list": [text, 1, 1e-7, 1e22, True, None, {"key": text}], "more": {text or "x": 0.1}}
+    assert parse_document(dump_document(data), "s.yaml").data == data
+    assert yaml.safe_load(dump_document(data)) == data
 
 
 def test_every_key_and_item_knows_its_line():

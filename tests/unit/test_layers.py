@@ -19,6 +19,7 @@ LEVELS = [
     {"config"},
     {"errors"},
 ]
+READER_OF_YAML = "cxrdist.config.document"
 FREE_OF_CONFIG = {"study", "stats", "learn"}
 FORBIDDEN = {
     "study": {"torch", "torchvision", "ray", "pyarrow", "pathlib", "io", "os", "shutil", "tempfile"},
@@ -170,3 +171,16 @@ def test_packages_in_a_circle_are_found_where_no_module_is_in_one():
         "cxrdist.report.d": "",
     }
     assert any(fault.startswith("packages in a circle: ") for fault in faults(modules))
+
+
+def test_yaml_is_read_and_written_by_one_set_of_rules():
+    found = {
+        f"{name}: yaml.{node.attr}"
+        for name, text in source_of_package().items()
+        if name != READER_OF_YAML and "yaml" in text
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "yaml"
+        if "load" in node.attr.lower() or "safe" in node.attr.lower()
+    }
+    assert not found, f"{sorted(found)}: parse_document and dump_document of {READER_OF_YAML} do that"
+    assert not [name for name, text in source_of_package().items() if "from yaml " in text]
