@@ -6,7 +6,7 @@ All YAML is read here, and so by one set of rules; what is written here is read 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 
@@ -14,10 +14,10 @@ from cxrdist.errors import UserError
 
 KeyPath = tuple[str | int, ...]
 
-STUDY_FILE = "a study file"
+_STUDY_FILE: Final = "a study file"
 
 _TAGS = "tag:yaml.org,2002:"
-_WHERE_TO_LOOK = {STUDY_FILE: "see `cxrdist schema`", "a recipe": "see data_manifests/README.md"}
+_WHERE_TO_LOOK = {_STUDY_FILE: "see `cxrdist schema`", "a recipe": "see data_manifests/README.md"}
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -100,7 +100,7 @@ def dump_document(data: Any) -> str:
     return str(yaml.dump(data, Dumper=CoreDumper, sort_keys=False, allow_unicode=True))
 
 
-def parse_document(text: str, name: str, what: Literal["a study file", "a recipe"] = STUDY_FILE) -> Document:
+def parse_document(text: str, name: str, what: Literal["a study file", "a recipe"] = _STUDY_FILE) -> Document:
     """Parse a YAML mapping.
 
     Args:
@@ -133,7 +133,7 @@ def parse_value(text: str, name: str) -> Any:
         UserError: a key in it stands twice or is not a word, or a value has a tag.
     """
     try:
-        return _load(text, name, STUDY_FILE)[0]
+        return _load(text, name, _STUDY_FILE)[0]
     except (yaml.YAMLError, RecursionError):
         return text
 
