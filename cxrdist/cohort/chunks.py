@@ -2,7 +2,6 @@
 
 import hashlib
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from cxrdist.cohort.decode import Limits, Preprocessing, decode_image, decode_mask, read_image_file
 from cxrdist.errors import CxrdistError, ImageError
+from cxrdist.machine import usable_cores
 
 CHUNK_IMAGES = 64
 
@@ -136,8 +136,7 @@ def run_on_cores(function: Callable[[C], R], chunks: Sequence[C], *, few: int = 
     Raises:
         CxrdistError: a process died, mostly killed by the system for want of memory.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(cores, len(chunks))
+    count = min(usable_cores(), len(chunks))
     if count <= 1 or sum(map(len, chunks)) < few:
         yield from map(function, chunks)
         return

@@ -1,6 +1,5 @@
 """The inline executor: every unit one after another in this process."""
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 
 from cxrdist.errors import UserError
 from cxrdist.learn.train import use_determinism
+from cxrdist.machine import usable_cores
 from cxrdist.run.board import Board, Event, Outcome
 from cxrdist.run.lane import work
 from cxrdist.run.store import Store
@@ -39,7 +39,7 @@ class InlineExecutor:
 
     def __init__(self, threads: int | None, device: torch.device) -> None:
         self._device = device
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or usable_cores()
 
     def run(
         self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from cxrdist.learn.ranks import ALONE, Ranks
 from cxrdist.learn.sources import FeatureSource, ImageSource, MappedFeatureSource, Source
 from cxrdist.learn.train import Epoch, OnEpoch, Progress, fit, predict
 from cxrdist.learn.weights import load_trunk
+from cxrdist.machine import usable_cores
 from cxrdist.run.context import Context, Inputs, feature_file
 from cxrdist.run.tracking import Tracker
 from cxrdist.study.folds import Part
@@ -179,7 +179,7 @@ def machine_facts(device: torch.device) -> dict[str, str | int]:
         "device": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "cores": os.cpu_count() or 0,
+        "cores": usable_cores(),
     }
 
 

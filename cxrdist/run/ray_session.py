@@ -12,6 +12,7 @@ import torch
 
 from cxrdist.cohort.chunks import C, R
 from cxrdist.errors import UserError
+from cxrdist.machine import usable_cores
 
 _ANSWER_SECONDS = 10.0
 
@@ -61,7 +62,9 @@ class RaySession:
             os.environ.setdefault(name, value)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is None:
-            options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            # Ray counts the cores of the machine, whatever this process may use of them.
+            options |= {"address": "local", "num_cpus": usable_cores()}
+            options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
         else:
             options["address"] = self._address
         on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -1,10 +1,9 @@
 """The inline executor of a sweep: trials one after another in this process."""
 
-import os
-
 import torch
 
 from cxrdist.learn.train import use_determinism
+from cxrdist.machine import usable_cores
 from cxrdist.run.sweep import Sweep, TrialEvent
 from cxrdist.run.trial import OutOfTimeError, TrialData, TrialStep
 from cxrdist.run.trial_work import TrialRules, attempt_trial
@@ -15,7 +14,7 @@ class InlineSweeper:
 
     def __init__(self, threads: int | None, device: torch.device) -> None:
         self._device = device
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or usable_cores()
 
     def run(self, sweep: Sweep, rules: TrialRules) -> None:
         """Do all trials that are left."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import pickle
 import resource
 import shutil
@@ -26,12 +25,13 @@ from cxrdist.cohort.decode import Limits, Preprocessing, decode_grey, decode_mas
 from cxrdist.cohort.shards import ShardError, ShardSet, check_quarantine, prepare_shards
 from cxrdist.cohort.table import COHORT_SCHEMA, Cohort
 from cxrdist.errors import CxrdistError, UserError
+from cxrdist.machine import usable_cores
 
 SIZE = 32
 IMAGE_BYTES = SIZE * SIZE
 PREPROCESSING = Preprocessing(SIZE)
 
-several_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes in this process")
+several_cores = pytest.mark.skipif(usable_cores() < 2, reason="one core decodes in this process")
 
 
 def write_cohort(root, n, hashes=False):

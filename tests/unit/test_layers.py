@@ -17,7 +17,7 @@ LEVELS = [
     {"learn", "cohort"},
     {"study", "stats"},
     {"config"},
-    {"errors"},
+    {"errors", "machine"},
 ]
 READER_OF_YAML = "cxrdist.config.document"
 FREE_OF_CONFIG = {"study", "stats", "learn"}
