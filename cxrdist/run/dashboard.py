@@ -6,7 +6,7 @@ from typing import Any
 from cxrdist.config.models import Study
 from cxrdist.run.store import Store
 from cxrdist.run.tracking import has_key, server_url, why_silent
-from cxrdist.run.tracking_wandb import FOLDER, silence_telemetry
+from cxrdist.run.tracking_wandb import FOLDER, be_ourselves
 from cxrdist.study.plan import Variant
 
 WORKSPACE = f"{FOLDER}/workspace.json"
@@ -32,7 +32,7 @@ class Saved:
 
 def write_dashboard(study: Study, store: Store) -> Saved:
     """Write a study's workspace, and save it at W&B, in place of the one saved before, where that can be done."""
-    silence_telemetry()
+    be_ourselves()
     workspace = build_workspace(study)
     known = store.read_json(WORKSPACE) or {}
     workspace._internal_name, workspace._internal_id = known.get("name", ""), known.get("id", "")

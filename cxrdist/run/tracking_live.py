@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from cxrdist.run.board import Event
-from cxrdist.run.tracking_wandb import private_settings
+from cxrdist.run.tracking_wandb import be_ourselves, private_settings
 
 JOB_TYPE = "live"
 
@@ -88,6 +88,7 @@ def _hand_over(pipe: int, message: dict[str, Any]) -> None:
 
 def main() -> None:
     """Be the process: take the run's settings, then epochs, a line each, until there are no more."""
+    be_ourselves()
     import wandb
 
     start = json.loads(sys.stdin.readline())

@@ -22,7 +22,7 @@ from cxrdist.run.board import Event
 from cxrdist.run.store import Store
 from cxrdist.run.tracking import server_url, wandb_mode, why_silent
 from cxrdist.run.tracking_live import JOB_TYPE, live_run
-from cxrdist.run.tracking_wandb import FOLDER, ORIGIN, OVER, WRITING_SECONDS, silence_telemetry
+from cxrdist.run.tracking_wandb import FOLDER, ORIGIN, OVER, WRITING_SECONDS, be_ourselves
 from cxrdist.study.seeds import derive_seed
 
 _POLL_SECONDS = 1.0
@@ -60,7 +60,7 @@ def tracked(
         yield _ignore
         return
     # Of the processes that are started here.
-    silence_telemetry()
+    be_ourselves()
     uploads = _Uploads(store, say)
     try:
         run_id = f"{derive_seed(0, study.name, store.location, JOB_TYPE):016x}"

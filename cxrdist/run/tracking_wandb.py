@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping
 from importlib.metadata import distributions, version
@@ -22,6 +23,12 @@ OVER = "over"
 """File in a W&B run's folder: nothing will be added to it."""
 WRITING_SECONDS = 1.0
 """For which W&B's own process may go on writing a run's file after the run is finished."""
+
+_OF_OTHERS = re.compile(
+    r"WANDB_(SWEEP_ID|SWEEP_PARAM_PATH|RUN_ID|RUN_GROUP|NAME|JOB_TYPE|PROJECT|MODE|DISABLED|RESUME|RESUME_FROM|FORK_FROM"
+    r"|LAUNCH|LAUNCH_CONFIG_PATH|CONFIG|CONFIG_[0-9]+)"
+)
+"""Variables that say which run of which project a process is, or that it is none."""
 
 _STUCK_SECONDS = 10.0
 """After which W&B's own process on this machine is given up at the end of a run."""
@@ -69,7 +76,7 @@ def start_wandb(
     store: Store,
 ) -> Any:
     """Start or continue a W&B run with a stable id, its files in the run directory; nothing is sent anywhere."""
-    silence_telemetry()
+    be_ourselves()
     import wandb
 
     store.root.mkdir(parents=True, exist_ok=True)
@@ -101,12 +108,21 @@ def private_settings(**more: Any) -> Any:
         disable_git=True,
         x_disable_meta=True,
         x_save_requirements=False,
+        # Where SageMaker started this process, every run would have the id and the group of its job.
+        sagemaker_disable=True,
         **more,
     )
 
 
-def silence_telemetry() -> None:
-    """Keep W&B's own process from reporting on itself: it does so offline, too, and waits for the server at its end."""
+def be_ourselves() -> None:
+    """Let W&B hear from this process, before it is imported, and from those that it starts, what we say and no more.
+
+    In an agent of a sweep, in a job that W&B started, or in the shell of somebody who follows a run of their own,
+    variables say which run this is, and all fold jobs would be that one. W&B's own process would report on itself,
+    offline too, and wait for the server at its end.
+    """
+    for name in [*filter(_OF_OTHERS.fullmatch, os.environ)]:
+        del os.environ[name]
     os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 

@@ -55,6 +55,22 @@ def test_each_fold_job_is_a_run_of_the_study_with_a_point_an_epoch(tracked: Path
     assert [row["train_loss"] for row in rows] == [json.loads(line)["train_loss"] for line in written]
 
 
+def test_in_an_agent_or_a_job_of_wandbs_runs_are_as_anywhere_else(
+    place: Workplace, runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {"SWEEP_ID": "sweep", "RUN_ID": "other", "RUN_GROUP": "other", "PROJECT": "other", "NAME": "other"}
+    for name, value in {**others, "LAUNCH": "true", "JOB_TYPE": "other", "MODE": "disabled", "CONFIG": "{}"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    # In a process of its own: W&B reads its variables once.
+    status, output = place.run(*place.arguments("--wandb", "offline", run_dir="in-agent"))
+    assert status == 0, output
+    found = runs_of(place.folder / "in-agent")
+    assert {name: (run.id, run.group, run.project, run.job_type) for name, run in found.items()} == {
+        name: (run.id, run.group, run.project, run.job_type) for name, run in runs.items()
+    }
+    assert [len(run.rows) for run in found.values() if run.job_type == "fold"] == [4, 4]
+
+
 def test_runs_say_with_which_settings_and_software(runs: dict[str, Run]) -> None:
     run = runs[f"{VARIANT}/fold-1"]
     assert (run.config["variant"], run.config["fold"], run.config["seed"]) == (VARIANT, 1, 5)
