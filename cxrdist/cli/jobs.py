@@ -100,7 +100,7 @@ def submit(
     number = server.submit(package, name)
     click.echo(f"job {name} was submitted to {to}" + (f" as number {number}" if number else ""))
     if follow:
-        _follow(server, name, to, options["namespace"])
+        _follow(server, number or name, to, options["namespace"])
 
 
 @click.group(cls=OrderedGroup)

@@ -1,6 +1,7 @@
 """A study packed for a cluster: the files that go along, and the command that is run there."""
 
 import re
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ Command = Literal["run", "sweep", "audit"]
 
 _LONGEST_NAME = 47
 """Of KubeRay's jobs, whose rule is the strictest."""
+
+_RANDOM_BYTES = 3
+"""At the end of a job's name: a script may submit a study many times in a second, from several machines."""
+
+_STAMP = re.compile(r"-[0-9]{8}-[0-9]{6}(-[0-9a-f]{6})?$")
 
 
 @dataclass(frozen=True)
@@ -83,18 +89,23 @@ def pack(study: Study, run_dir: str, images: str, manifest: str | None = None, c
 
 
 def submission_name(package: Package, now: float) -> str:
-    """Return a name for a job, new each second: a study that is submitted again continues under another.
+    """Return a name for a job, another each time: a study that is submitted again continues under another.
 
     A job that does something else than to run the study has that in its name.
 
     All servers take it: at most 47 lower-case letters, digits and hyphens, the first one a letter.
     """
-    stamp = time.strftime("-%Y%m%d-%H%M%S", time.localtime(now))
+    stamp = f"{time.strftime('-%Y%m%d-%H%M%S', time.localtime(now))}-{secrets.token_hex(_RANDOM_BYTES)}"
     ending = stamp if package.command == "run" else f"-{package.command}{stamp}"
     plain = re.sub(r"[^a-z0-9]+", "-", package.study.name.lower())
     if not plain[:1].isalpha():
         plain = f"study-{plain}"
     return plain[: _LONGEST_NAME - len(ending)].rstrip("-") + ending
+
+
+def study_of(name: str) -> str:
+    """Return what a name of `submission_name` begins with: the study's name, and what is done with it."""
+    return _STAMP.sub("", name)
 
 
 def _content(manifest: Path) -> bytes:

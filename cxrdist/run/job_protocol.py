@@ -59,13 +59,16 @@ class JobServer(Protocol):
 
 
 def find_job(jobs: list[Job], name: str, where: str) -> Job:
-    """Return one of the jobs, by its name or number.
+    """Return one of the jobs, by its name or by what the server calls it.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or there are several of the name.
     """
-    for job in jobs:
-        if name in (job.name, job.number):
-            return job
+    found = [job for job in jobs if job.number == name] or [job for job in jobs if job.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        numbers = ", ".join(job.number for job in found)
+        raise UserError(f"There are {len(found)} jobs {name!r} at {where}; name one by its number: {numbers}.")
     names = first_few(job.name for job in jobs)
     raise UserError(f"There is no job {name!r} at {where}; jobs there: {names or 'none'}.")

@@ -55,14 +55,16 @@ class KubeRayJobs:
 
     def stop(self, name: str) -> bool:
         """Delete a job that waits or runs: KubeRay stops the study before it takes the pods away."""
-        if self._job(name).state in _OVER:
+        job = self._job(name)
+        if job.state in _OVER:
             return False
+        name = job.name
         self._kubectl("delete", f"rayjobs.ray.io/{name}", f"configmaps/{name}", "--ignore-not-found", "--wait=false")
         return True
 
     def follow(self, name: str, write: Callable[[str], None], say: Callable[[str], None]) -> int:
         """Pass on what a job prints until it ends, over all its tries, and return its exit status."""
-        self._job(name)
+        name = self._job(name).name
         started = time.monotonic()
         last_output: float | None = None
         told = False
@@ -135,6 +137,7 @@ def _job(item: dict[str, Any]) -> Job:
         metadata.get("annotations", {}).get(STUDY_ANNOTATION, ""),
         _state(status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")),
         _local_time(status.get("startTime")),
+        status.get("jobId", ""),
     )
 
 

@@ -64,15 +64,15 @@ class RayJobs:
 
     def logs(self, name: str) -> str:
         """Return what a job has printed so far."""
-        self._find(name)
+        submission = self._find(name).submission_id
         with self._answering():
-            return str(self._client.get_job_logs(name))
+            return str(self._client.get_job_logs(submission))
 
     def stop(self, name: str) -> bool:
         """Ask a job to stop in order; return whether it was running."""
-        self._find(name)
+        submission = self._find(name).submission_id
         with self._answering():
-            return bool(self._client.stop_job(name))
+            return bool(self._client.stop_job(submission))
 
     def follow(self, name: str, write: Callable[[str], None], say: Callable[[str], None]) -> int:
         """Pass on what a job prints until it ends, and return its exit status.
@@ -82,6 +82,7 @@ class RayJobs:
             write: takes pieces of its output.
             say: told what the user should know.
         """
+        name = str(self._find(name).submission_id)
         self._await_start(name, say)
         with self._answering():
             asyncio.run(self._tail(name, write))
@@ -152,4 +153,5 @@ def _job(details: JobDetails) -> Job:
         str((details.metadata or {}).get("study", "")),
         str(details.status).lower(),
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start / 1000)) if start else "",
+        details.job_id or "",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxrdist.config.location import is_remote
 from cxrdist.errors import UserError
-from cxrdist.run.job_package import Package
+from cxrdist.run.job_package import Package, study_of
 from cxrdist.run.job_protocol import SLURM, WAITING_IS_LONG, Job, find_job
 from cxrdist.run.programs import RefusedError, ask
 
@@ -154,10 +154,11 @@ class SlurmJobs:
             number, name, state, start, folder = line.strip().split("|", maxsplit=4)
             if name.startswith(_MARK):
                 plain = name.removeprefix(_MARK)
-                job = Job(plain, _study(plain), state.split()[0].lower(), _started(state, start), number)
-                known[plain] = (job, Path(folder))
+                job = Job(plain, study_of(plain), state.split()[0].lower(), _started(state, start), number)
+                known[number] = (job, Path(folder))
         folders = sorted(Path(self._run_dir, SUBMITTED).glob("*"), reverse=True) if self._run_dir else []
-        forgotten = [(Job(f.name, _study(f.name), "forgotten"), f) for f in folders if f.name not in known]
+        names = {job.name for job, _ in known.values()}
+        forgotten = [(Job(f.name, study_of(f.name), "forgotten"), f) for f in folders if f.name not in names]
         return [*sorted(known.values(), key=lambda entry: int(entry[0].number), reverse=True), *forgotten]
 
 
@@ -234,8 +235,3 @@ def _standing(number: str) -> _Standing:
 def _started(state: str, start: str) -> str:
     # Of a job that waits this is when SLURM expects to start it.
     return start.replace("T", " ") if state != "PENDING" and start[:1].isdigit() else ""
-
-
-def _study(name: str) -> str:
-    """Return the study that a job's name begins with: a day and a time end it."""
-    return name.rsplit("-", 2)[0]

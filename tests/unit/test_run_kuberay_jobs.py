@@ -200,7 +200,7 @@ def test_the_jobs_of_a_namespace_are_listed_the_latest_first(kubectl: StandIn) -
     older = rayjob("tiny-20261123-000000", "2026-11-23T00:00:00Z", jobDeploymentStatus="Suspended")
     kubectl.answer("get", listed(older, RUNNING))
     first, second = kuberay(namespace="studies").jobs()
-    assert (first.name, first.study, first.state, first.number) == (NAME, "tiny", "running", "")
+    assert (first.name, first.study, first.state, first.number) == (NAME, "tiny", "running", f"{NAME}-x7k2p")
     assert re.fullmatch(r"2026-11-2\d \d\d:\d\d:02", first.started)
     assert (second.name, second.state) == ("tiny-20261123-000000", "suspended")
     selector = "--selector=app.kubernetes.io/managed-by=cxrdist"
@@ -219,7 +219,7 @@ def test_a_state_is_the_jobs_not_that_of_one_try(kubectl: StandIn, state: dict[s
 def test_a_running_job_is_deleted_with_its_files_and_one_that_ended_is_not(kubectl: StandIn) -> None:
     kubectl.answer("get.1", listed(RUNNING))
     kubectl.answer("get", listed(DONE))
-    assert kuberay().stop(NAME)
+    assert kuberay().stop(f"{NAME}-x7k2p"), "what Ray calls the job reaches it, too"
     assert kubectl.calls[1:] == [f"delete rayjobs.ray.io/{NAME} configmaps/{NAME} --ignore-not-found --wait=false"]
     assert not kuberay().stop(NAME)
     with pytest.raises(UserError, match=f"There is no job 'nobody' at kuberay; jobs there: {NAME}."):

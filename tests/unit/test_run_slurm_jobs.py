@@ -17,7 +17,7 @@ from cxrdist.config import Study
 from cxrdist.config.sweep import SpaceConfig, SweepConfig
 from cxrdist.errors import UserError
 from cxrdist.run import slurm_jobs
-from cxrdist.run.job_package import Command, Package, pack, submission_name
+from cxrdist.run.job_package import Command, Package, pack, study_of, submission_name
 from cxrdist.run.job_servers import connect
 from cxrdist.run.slurm_jobs import SlurmJobs
 from tests.unit.job_examples import KEY, NAME, StandIn, package, stand_in, study
@@ -78,9 +78,26 @@ def test_a_manifest_that_lies_on_the_cluster_is_named_and_not_sent(study: Study)
 def test_every_server_takes_the_name_of_a_job(study: Study, name: str, command: Command) -> None:
     package = Package(study.model_copy(update={"name": name}), "/runs/1", {}, command)
     made = submission_name(package, 1_800_000_000.0)
-    assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?-\d{8}-\d{6}", made)
+    assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?-\d{8}-\d{6}-[0-9a-f]{6}", made)
     assert len(made) <= 47
-    assert made != submission_name(package, 1_800_000_001.0)
+
+
+def test_jobs_that_are_submitted_in_one_second_have_names_of_their_own(package: Package) -> None:
+    names = {submission_name(package, 1_800_000_000.0) for _ in range(20)}
+    assert len(names) == 20
+    assert {study_of(name) for name in names} == {"tiny"}
+
+
+def test_jobs_of_one_name_are_told_apart_by_their_numbers(stand_in: Callable[[str], StandIn]) -> None:
+    stand_in("squeue").answer(
+        "--me", f"12|cxrdist-{NAME}|RUNNING|2026-11-24T10:15:00|/a\n13|cxrdist-{NAME}|RUNNING|2026-11-24T10:15:00|/b\n"
+    )
+    scancel = stand_in("scancel")
+    assert [job.number for job in SlurmJobs().jobs()] == ["13", "12"]
+    with pytest.raises(UserError, match=f"There are 2 jobs '{NAME}' at slurm; name one by its number: 13, 12"):
+        SlurmJobs().stop(NAME)
+    assert SlurmJobs().stop("12")
+    assert scancel.calls == ["--batch --signal=TERM 12"]
 
 
 @pytest.mark.parametrize(
