@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cxrdist.cohort.decode import DECODER_VERSION
 from cxrdist.cohort.duplicates import MarkedImages
 from cxrdist.cohort.marking import FileFormat, MarkedFile
 from cxrdist.cohort.perceptual import SIDE
 from cxrdist.cohort.publish import temporary_sibling
-from cxrdist.study.fingerprint import fingerprint
+from cxrdist.study.fingerprint import Json, fingerprint
 
 FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
 FORMAT_VERSION = 1
@@ -81,7 +82,8 @@ class MarksCache:
         Raises:
             OSError: the cache cannot be read or written.
         """
-        self._folder = cache / "marks" / fingerprint({"version": FORMAT_VERSION, "root": os.fsencode(root).hex()})
+        known: Json = {"version": FORMAT_VERSION, "decoder": DECODER_VERSION, "root": os.fsencode(root).hex()}
+        self._folder = cache / "marks" / fingerprint(known)
         self._parts: list[Path] = []
         self._starts = [0]
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from cxrdist.cohort.files import LIMITS, Limits, by, check_bytes, check_pixels, 
 from cxrdist.errors import ImageError
 
 __all__ = [
+    "DECODER_VERSION",
     "Equalize",
     "Limits",
     "Preprocessing",
@@ -37,6 +38,10 @@ __all__ = [
 ]
 
 Equalize = Literal["none", "histogram", "clahe"]
+
+DECODER_VERSION = 2
+"""Raised whenever a file may become other pixels, or be refused, where it was not before: what was decoded is then
+decoded again."""
 
 _ASPECT_TOLERANCE = 0.02
 _CLAHE_CLIP_LIMIT = 2.0

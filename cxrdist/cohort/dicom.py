@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrdist.cohort.dicom_elements import Elements, dicom_damage_as_image_error
-from cxrdist.cohort.dicom_frames import Codes, read_codes
+from cxrdist.cohort.dicom_frames import Codes, StoredPixels, read_pixels
 from cxrdist.cohort.dicom_header import open_radiograph
 from cxrdist.cohort.files import Limits, check_bytes
 from cxrdist.errors import ImageError
@@ -42,7 +42,8 @@ def decode_dicom(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     1. Stored values become the modality's by ModalityLUTSequence, else by RescaleSlope and RescaleIntercept (C.11.1).
     2. These become brightness from 0 to 1 by the first item of VOILUTSequence, else by the first window of
        WindowCenter and WindowWidth, as VOILUTFunction says: LINEAR, LINEAR_EXACT or SIGMOID (C.11.2). 0 and 1 are the
-       ends of the window's output, or of the LUT's, which has as many levels as its bits can tell. Where there is
+       ends of the window's output, or of the LUT's, which has as many levels as the bits of its highest entry (8 at
+       least) can tell: how many bits LUTDescriptor says is often wrong. Where there is
        neither, they are the lowest and the highest value of the image itself; an image of one value is black.
     3. Brightness is inverted, once, where PhotometricInterpretation is MONOCHROME1 (C.7.6.3.1.2) or
        PresentationLUTShape is INVERSE (C.11.6), which in radiographs mean the same (C.8.11.3).
@@ -56,13 +57,14 @@ def decode_dicom(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         limits: what it may cost; also bounds the inflated bytes of a deflated file.
 
     Raises:
-        ImageError: as `open_radiograph` and `read_codes`; also a LUT or a window that the standard forbids.
+        ImageError: as `open_radiograph` and `read_pixels`; also a LUT or a window that the standard forbids.
     """
     check_bytes(len(data), limits)
     with dicom_damage_as_image_error():
         dicom = open_radiograph(BytesIO(data), limits, _KEYWORDS)
-        codes = read_codes(dicom)
-        levels = _grey_levels(codes, dicom.elements)
+        pixels = read_pixels(dicom)
+        codes = pixels.codes
+        levels = _grey_levels(pixels, dicom.elements)
         grey = np.empty(codes.shape, dtype=np.uint8)
         for rows in _blocks(codes):
             grey[rows] = levels[codes[rows]]
@@ -115,21 +117,16 @@ class _LookupTable:
     first: int
     """The value that the first entry is for."""
     entries: Values
-    top: float
-    """The highest value that an entry may have."""
 
     def __call__(self, values: Values) -> Values:
         index = (np.rint(values) - self.first).clip(0, len(self.entries) - 1)
         return self.entries.take(index.astype(np.int64))
 
 
-def _grey_levels(codes: Codes, elements: Elements) -> NDArray[np.uint8]:
-    """Return the grey level of every code that BitsStored bits can make: [2 ** bits]."""
-    n_codes = 2 ** elements.required("BitsStored")
-    representation = elements.required("PixelRepresentation")
-    if representation not in (0, 1):
-        raise ImageError(f"has the PixelRepresentation {representation}, neither 0 nor 1")
-    is_signed = representation == 1
+def _grey_levels(pixels: StoredPixels, elements: Elements) -> NDArray[np.uint8]:
+    """Return the grey level of every code that the pixels' bits can make: [2 ** bits]."""
+    codes, is_signed = pixels.codes, pixels.is_signed
+    n_codes = 2**pixels.bits
     stored = np.arange(n_codes)
     if is_signed:
         stored[n_codes // 2 :] -= n_codes
@@ -147,8 +144,8 @@ def _grey_levels(codes: Codes, elements: Elements) -> NDArray[np.uint8]:
     if brightness is None:
         return np.zeros(n_codes, dtype=np.uint8)
     levels = np.rint(255 * brightness).astype(np.uint8)
-    is_inverse = elements.text("PresentationLUTShape") == "INVERSE"
-    if is_inverse or elements.text("PhotometricInterpretation") == "MONOCHROME1":
+    is_inverse = elements.word("PresentationLUTShape") == "INVERSE"
+    if is_inverse or elements.word("PhotometricInterpretation") == "MONOCHROME1":
         levels = 255 - levels
     levels[padding] = 0
     return levels
@@ -177,11 +174,12 @@ def _voi_brightness(values: Values, elements: Elements) -> Values | None:
     item = elements.first_item("VOILUTSequence")
     if item is not None:
         table = _lookup_table(item, may_be_negative=values.min() < 0)
-        return (table(values) / table.top).clip(0, 1)
+        bits = max(8, int(table.entries.max()).bit_length())
+        return table(values) / float(2**bits - 1)
     center, width = elements.number("WindowCenter"), elements.number("WindowWidth")
     if center is None or width is None:
         return None
-    return windowed(values, center, width, elements.text("VOILUTFunction") or "LINEAR")
+    return windowed(values, center, width, elements.word("VOILUTFunction") or "LINEAR")
 
 
 def _stretched(values: Values, present: NDArray[np.bool_]) -> Values | None:
@@ -215,7 +213,7 @@ def _lookup_table(item: Elements, *, may_be_negative: bool) -> _LookupTable:
         words = words.astype("<u2").view(np.uint8).astype(np.uint16) if bits == 8 else words[:0]
     if len(words) < count:
         raise ImageError(f"has a LUT of fewer than its {count:,} entries")
-    return _LookupTable(first, words[:count].astype(np.float64), float(2**bits - 1))
+    return _LookupTable(first, words[:count].astype(np.float64))
 
 
 def _signed(word: int) -> int:

@@ -105,6 +105,11 @@ class Elements:
             raise ImageError(f"has a {keyword} with control characters")
         return text or None
 
+    def word(self, keyword: str) -> str | None:
+        """Return text in capitals, as the standard has it, whatever some devices write."""
+        text = self.text(keyword)
+        return None if text is None else text.upper()
+
     def number(self, keyword: str) -> float | None:
         """Return the first of decimal or integer strings."""
         first = (self.text(keyword) or "").split("\\")[0].strip()

@@ -5,6 +5,7 @@ same file gives the same pixels everywhere: pydicom's own for native pixels, Pil
 RLE, pyjpegls for JPEG-LS, and, in a process of its own, GDCM for JPEG of more bits and for lossless JPEG.
 """
 
+import re
 import signal
 import struct
 import subprocess
@@ -31,8 +32,8 @@ _MOST_FRAGMENTS = 65_536
 _GDCM_SCRIPT = Path(__file__).with_name("gdcm_frame.py")
 _GDCM_SECONDS = 300
 _GDCM_BYTES, _GDCM_BYTES_A_PIXEL = 2**30, 32
-_GDCM_FAULTS = (b"premature end of", b"bad Huffman code")
-"""What its libjpeg prints where it goes on with invented pixels."""
+_GDCM_FAULTS = re.compile(rb"premature end of|bad Huffman code|\d{3,} extraneous bytes before")
+"""What its libjpeg prints where it goes on with invented pixels; a few bytes too many are an encoder's habit."""
 
 _START_OF_FRAME: dict[str, tuple[int, ...]] = {
     uid.JPEGBaseline8Bit: (0xC0, 0xC1),
@@ -46,6 +47,16 @@ _START_OF_FRAME: dict[str, tuple[int, ...]] = {
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 
 
+@dataclass(frozen=True, eq=False)
+class StoredPixels:
+    """The pixels as they are stored, before anything is made of them."""
+
+    codes: Codes
+    """[rows, columns], unsigned integers of `bits` bits; signed values as their bits."""
+    bits: int
+    is_signed: bool
+
+
 @dataclass(frozen=True)
 class _Codestream:
     """What a compressed frame says of itself."""
@@ -57,14 +68,18 @@ class _Codestream:
     is_signed: bool
 
 
-def read_codes(dicom: DicomFile) -> Codes:
-    """Return the stored pixels [rows, columns] as unsigned integers of BitsStored bits; signed ones as their bits.
+def read_pixels(dicom: DicomFile) -> StoredPixels:
+    """Return the stored pixels.
+
+    Native pixels and RLE have BitsStored bits; what is above these (overlays, or the sign's repetition) is cut off.
+    Another frame says itself how many bits it has: all of them count where its pixels need more than BitsStored.
 
     Args:
-        dicom: a file that `open_radiograph` returned, with the elements BitsStored and HighBit.
+        dicom: a file that `open_radiograph` returned, with the elements BitsStored, HighBit and PixelRepresentation.
 
     Raises:
-        ImageError: there are no pixels, they are truncated, damaged, or not of the size that the header says.
+        ImageError: there are no pixels, they are truncated, damaged, not of the size that the header says, or signed
+            where it says otherwise.
     """
     elements = dicom.elements
     size = elements.required("Columns"), elements.required("Rows")
@@ -73,15 +88,46 @@ def read_codes(dicom: DicomFile) -> Codes:
         raise ImageError(f"has {stored} bits stored of {allocated} allocated")
     if elements.integer("HighBit") not in (None, stored - 1):
         raise ImageError("has pixels whose bits are not the lowest (HighBit)")
+    representation = elements.required("PixelRepresentation")
+    if representation not in (0, 1):
+        raise ImageError(f"has the PixelRepresentation {representation}, neither 0 nor 1")
+    is_signed = representation == 1
     vr, length = _pixel_element(dicom)
     if dicom.transfer_syntax in NATIVE:
-        codes = _native(dicom, vr, length, size, allocated)
-    elif length != UNDEFINED_LENGTH:
+        return _cut_to(stored, _native(dicom, vr, length, size, allocated), is_signed=is_signed)
+    if length != UNDEFINED_LENGTH:
         raise ImageError("is damaged: its pixels should be compressed, and are not")
-    else:
-        codes = _decompressed(_frame(dicom.stream), dicom.transfer_syntax, size, allocated)
-    # Higher bits may hold overlays, or the sign's repetition.
-    return codes if stored == 8 * codes.itemsize else codes & codes.dtype.type(2**stored - 1)
+    frame = _frame(dicom.stream)
+    if dicom.transfer_syntax == uid.RLELossless:
+        return _cut_to(stored, _rle(frame, size, allocated), is_signed=is_signed)
+    stream = _codestream(frame, dicom.transfer_syntax, size, allocated)
+    if stream.is_signed and not is_signed:
+        raise ImageError("has signed pixels in its frame, and unsigned ones by its header (PixelRepresentation)")
+    codes = _decompressed(frame, dicom.transfer_syntax, stream)
+    if is_signed and not stream.is_signed and stream.bits < stored and (codes >> (stream.bits - 1)).any():
+        raise ImageError(f"has a frame of {stream.bits} bits a pixel, and signed pixels of {stored} bits by its header")
+    bits = min(stored, stream.bits)
+    if not _fits(codes, bits, stream.bits, is_signed=is_signed):
+        bits = stream.bits
+    return _cut_to(bits, codes, is_signed=is_signed)
+
+
+def _cut_to(bits: int, codes: Codes, *, is_signed: bool) -> StoredPixels:
+    if bits < 8 * codes.itemsize:
+        codes = codes & codes.dtype.type(2**bits - 1)
+    return StoredPixels(codes, bits, is_signed)
+
+
+def _fits(codes: Codes, bits: int, of: int, *, is_signed: bool) -> bool:
+    """Whether the upper ones of a frame's bits tell nothing: none is set, or all repeat the sign."""
+    if bits == of:
+        return True
+    # Above the frame's own bits, a decoder may repeat the sign.
+    upper = (codes & codes.dtype.type(2**of - 1)) >> bits
+    if not is_signed:
+        return not upper.any()
+    negative = (codes >> (bits - 1)) & 1 == 1
+    return not upper.any() or bool((upper == np.where(negative, 2 ** (of - bits) - 1, 0)).all())
 
 
 def _pixel_element(dicom: DicomFile) -> tuple[str, int]:
@@ -127,9 +173,8 @@ def _frame(stream: BinaryIO) -> bytes:
     raise ImageError(f"has more than {_MOST_FRAGMENTS:,} fragments of compressed pixels")
 
 
-def _decompressed(frame: bytes, transfer_syntax: str, size: tuple[int, int], allocated: int) -> Codes:
-    if transfer_syntax == uid.RLELossless:
-        return _rle(frame, size, allocated)
+def _codestream(frame: bytes, transfer_syntax: str, size: tuple[int, int], allocated: int) -> _Codestream:
+    """Return what a frame says of itself, if the header agrees."""
     if transfer_syntax in _START_OF_FRAME:
         stream = _jpeg_codestream(frame, _START_OF_FRAME[transfer_syntax])
     else:
@@ -140,6 +185,11 @@ def _decompressed(frame: bytes, transfer_syntax: str, size: tuple[int, int], all
         raise ImageError(f"is in colour: its frame has {stream.components} components")
     if not 1 < stream.bits <= allocated:
         raise ImageError(f"has a frame of {stream.bits} bits a pixel where {allocated} are allocated")
+    return stream
+
+
+def _decompressed(frame: bytes, transfer_syntax: str, stream: _Codestream) -> Codes:
+    size = stream.size
     if transfer_syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
         return _by_pydicom(encapsulate([frame]), transfer_syntax, size, stream.bits, "pillow", signed=stream.is_signed)
     if stream.bits == 8 and transfer_syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit):
@@ -203,7 +253,7 @@ def _by_gdcm(frame: bytes, transfer_syntax: str, stream: _Codestream) -> Codes:
     itemsize = 1 if stream.bits <= 8 else 2
     if process.returncode != 0 or len(process.stdout) != rows * columns * itemsize:
         raise ImageError("is damaged: GDCM cannot decode it")
-    if any(fault in process.stderr for fault in _GDCM_FAULTS):
+    if _GDCM_FAULTS.search(process.stderr):
         raise ImageError("is truncated or damaged within its compressed pixels")
     pixels: NDArray[Any] = np.frombuffer(process.stdout, dtype=f"<u{itemsize}").reshape(rows, columns)
     return pixels

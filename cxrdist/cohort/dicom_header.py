@@ -129,7 +129,7 @@ def read_dicom_header(
             modality=elements.text("Modality"),
             body_part=elements.text("BodyPartExamined"),
             view_position=elements.text("ViewPosition") or _view_of_code(dicom),
-            photometric_interpretation=elements.text("PhotometricInterpretation") or "",
+            photometric_interpretation=elements.word("PhotometricInterpretation") or "",
             rows=elements.required("Rows"),
             columns=elements.required("Columns"),
             transfer_syntax=dicom.transfer_syntax,
@@ -158,7 +158,7 @@ def open_radiograph(stream: BinaryIO, limits: Limits, keywords: tuple[str, ...])
     frames = elements.number("NumberOfFrames")
     if frames not in (None, 1):
         raise ImageError(f"has {frames:g} frames, not one")
-    interpretation = elements.text("PhotometricInterpretation")
+    interpretation = elements.word("PhotometricInterpretation")
     if interpretation is None:
         raise ImageError("lacks PhotometricInterpretation")
     if interpretation not in ("MONOCHROME1", "MONOCHROME2"):

@@ -21,7 +21,7 @@ from cxrdist.cohort.chunks import (
     decode_chunk,
     run_on_cores,
 )
-from cxrdist.cohort.decode import Limits, Preprocessing
+from cxrdist.cohort.decode import DECODER_VERSION, Limits, Preprocessing
 from cxrdist.cohort.publish import cache_errors, publish, remove_leftovers, temporary_sibling
 from cxrdist.cohort.shardset import (
     FORMAT_VERSION,
@@ -61,7 +61,7 @@ def prepare_shards(
     """Return the cohort's shards, decoding them where `cache` does not have them yet.
 
     They lie in `cache/shards/<key>`, where the key changes with whatever could change a pixel: the
-    preprocessing, the rows, and the files (by the manifest's sha256, else by size and modification time).
+    decoder, the preprocessing, the rows, and the files (by the manifest's sha256, else by size and modification time).
     Nothing is there until everything is; several processes may prepare the same shards at once.
 
     Args:
@@ -157,6 +157,7 @@ def _key(
     return fingerprint(
         {
             "version": FORMAT_VERSION,
+            "decoder": DECODER_VERSION,
             "preprocessing": asdict(preprocessing),
             "with_masks": with_masks,
             "rows": rows,

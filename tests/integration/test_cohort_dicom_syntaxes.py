@@ -132,6 +132,63 @@ def test_8_bits_in_a_frame_may_be_16_allocated():
         assert np.abs(decode_dicom(data, LIMITS) - stretched(codes.astype(float))).max() <= 1
 
 
+WORDS = {syntax: encode for syntax, encode in LOSSLESS.items() if syntax != uid.RLELossless}
+
+
+@pytest.mark.parametrize("syntax", WORDS, ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("stored", [10, 12, 15])
+def test_a_frame_of_more_bits_than_those_stored_keeps_all_that_its_pixels_need(syntax, signed, stored):
+    codes = codes_of((26, 19), 16)
+    data = dicom_file(codes, stored, transfer_syntax=syntax, frame=WORDS[syntax](codes, 16), PixelRepresentation=signed)
+    np.testing.assert_array_equal(
+        decode_dicom(data, LIMITS), stretched(as_signed(codes, 16) if signed else codes.astype(float))
+    )
+
+
+@pytest.mark.parametrize("syntax", WORDS, ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize("extended", [False, True])
+def test_signed_pixels_of_12_bits_are_the_same_whether_a_frame_of_16_repeats_the_sign(syntax, extended):
+    values = as_signed(codes_of((26, 19), 12), 12)
+    codes = (values % (2**16 if extended else 2**12)).astype(np.uint16)
+    frame = WORDS[syntax](codes, 16)
+    data = dicom_file(codes, 12, transfer_syntax=syntax, frame=frame, PixelRepresentation=1)
+    np.testing.assert_array_equal(decode_dicom(data, LIMITS), stretched(values))
+
+
+@pytest.mark.parametrize("stored", [8, 9, 12, 16])
+@pytest.mark.parametrize("syntax", [*WORDS, uid.JPEGBaseline8Bit], ids=lambda syntax: syntax.name)
+def test_a_frame_of_8_bits_is_read_whatever_the_bits_stored(syntax, stored):
+    codes = codes_of((24, 16), 8)
+    frame = jpeg_dct(codes, 8) if syntax == uid.JPEGBaseline8Bit else WORDS[syntax](codes, 8)
+    plain, wide = (
+        decode_dicom(
+            dicom_file(codes.astype(dtype), bits, transfer_syntax=syntax, frame=frame, WindowCenter=90, WindowWidth=99),
+            LIMITS,
+        )
+        for dtype, bits in ((np.uint8, 8), (np.uint16, stored))
+    )
+    np.testing.assert_array_equal(wide, plain)
+
+
+def test_a_frame_that_contradicts_its_header_about_signs_is_refused():
+    folder = files("pydicom") / "data" / "test_files"
+    compressed = dcmread(str(folder / "MR_small_jp2klossless.dcm"))
+    frame = get_frame(compressed.PixelData, 0, number_of_frames=1)
+    data = dicom_file(codes_of((64, 64), 16), 16, transfer_syntax=uid.JPEG2000Lossless, frame=frame)
+    with pytest.raises(ImageError, match=r"^has signed pixels in its frame, and unsigned ones by its header"):
+        decode_dicom(data, LIMITS)
+    codes = codes_of((24, 16), 12)
+    for half, refused in ((codes, True), (codes // 2, False)):
+        frame = jpeg_lossless(half, 12)
+        data = dicom_file(half, 16, transfer_syntax=uid.JPEGLosslessSV1, frame=frame, PixelRepresentation=1)
+        if refused:
+            with pytest.raises(ImageError, match=r"^has a frame of 12 bits a pixel, and signed pixels of 16 bits"):
+                decode_dicom(data, LIMITS)
+        else:
+            np.testing.assert_array_equal(decode_dicom(data, LIMITS), stretched(half.astype(float)))
+
+
 @pytest.mark.parametrize("has_bot", [False, True])
 def test_a_frame_may_lie_in_several_fragments(has_bot):
     codes = codes_of((26, 19), 12)
@@ -166,6 +223,17 @@ def test_pixels_that_are_missing_are_not_invented(syntax):
     for cut, reason in [(frame[:-60], "is truncated in its"), (frame[:-60] + frame[-2:], "is (truncated|damaged)")]:
         with pytest.raises(ImageError, match=f"^{reason}"):
             decode_dicom(dicom_file(CODES, transfer_syntax=syntax, frame=cut), LIMITS)
+
+
+def test_bytes_that_a_lossless_frame_has_too_many_are_damage():
+    frame = jpeg_lossless_sv1(CODES, 12)
+    for extra, refused in ((2, False), (300, True)):
+        data = dicom_file(CODES, transfer_syntax=uid.JPEGLosslessSV1, frame=frame[:-2] + b"\0" * extra + frame[-2:])
+        if refused:
+            with pytest.raises(ImageError, match=r"^is truncated or damaged within its compressed pixels"):
+                decode_dicom(data, LIMITS)
+        else:
+            np.testing.assert_array_equal(decode_dicom(data, LIMITS), stretched(CODES.astype(float)))
 
 
 def test_pixels_may_be_signed_within_jpeg_2000():

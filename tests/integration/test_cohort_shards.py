@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from cxrdist.cohort.chunks import CHUNK_IMAGES, DecodeChunk, ImageFile, decode_chunk, run_on_cores
-from cxrdist.cohort.decode import Limits, Preprocessing, decode_grey, decode_mask
+from cxrdist.cohort.decode import DECODER_VERSION, Limits, Preprocessing, decode_grey, decode_mask
 from cxrdist.cohort.shards import ShardError, ShardSet, check_quarantine, prepare_shards
 from cxrdist.cohort.table import COHORT_SCHEMA, Cohort
 from cxrdist.errors import CxrdistError, UserError
@@ -165,6 +165,16 @@ def test_what_was_decoded_is_never_decoded_again(cohort, tmp_path):
     again = prepare(cohort, tmp_path / "cache", with_masks=True, run_chunks=forbidden, on_note=pytest.fail)
     assert again.folder == first.folder
     assert_equal(first, again)
+
+
+def test_what_another_decoder_decoded_is_decoded_again_and_equal_pixels_keep_their_hash(cohort, tmp_path, monkeypatch):
+    before = prepare(cohort, tmp_path / "cache")
+    monkeypatch.setattr("cxrdist.cohort.shards.DECODER_VERSION", DECODER_VERSION + 1)
+    with pytest.raises(AssertionError, match="decoded again"):
+        prepare(cohort, tmp_path / "cache", run_chunks=forbidden)
+    after = prepare(cohort, tmp_path / "cache")
+    assert after.folder != before.folder
+    assert_equal(before, after)
 
 
 def test_files_known_by_hash_are_found_again_in_a_copied_folder(tmp_path):

@@ -149,6 +149,31 @@ def test_a_voi_lut_maps_to_all_its_levels_and_comes_before_a_window(syntax, bits
     np.testing.assert_array_equal(decoded(data), grey_of(entries[index] / (2**bits - 1)))
 
 
+@pytest.mark.parametrize(("held", "declared"), [(12, 16), (12, 8), (10, 12), (16, 12), (8, 16)])
+def test_a_voi_lut_maps_to_the_levels_that_its_entries_need_whatever_it_declares(held, declared):
+    entries = np.rint(np.sqrt(np.linspace(0, 0.8, 256)) * (2**held - 1)).astype(np.int64)
+    codes = codes_of(bits=8)
+    truly, wrongly = (
+        decoded(dicom_file(codes, 8, VOILUTSequence=lookup_table(0, entries, bits))) for bits in (held, declared)
+    )
+    np.testing.assert_array_equal(truly, grey_of(entries[codes] / (2**held - 1)))
+    np.testing.assert_array_equal(wrongly, truly)
+
+
+def test_words_of_the_standard_are_read_in_any_case():
+    window: dict[str, Any] = {"WindowCenter": 2000, "WindowWidth": 900}
+    written = {
+        "VOILUTFunction": "SIGMOID",
+        "PhotometricInterpretation": "MONOCHROME1",
+        "PresentationLUTShape": "INVERSE",
+    }
+    for keyword, word in written.items():
+        told: list[dict[str, Any]] = [{keyword: word}, {keyword: word.lower()}]
+        capitals, small = (decoded(dicom_file(**window, **each)) for each in told)
+        np.testing.assert_array_equal(small, capitals)
+        assert (capitals != decoded(dicom_file(**window))).any()
+
+
 def test_a_voi_lut_is_entered_at_the_nearest_integer():
     codes = codes_of(bits=8)
     data = dicom_file(codes, 8, RescaleSlope=0.3, VOILUTSequence=lookup_table(0, np.arange(256), 8))
