@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from cxrdist.cohort.files import LIMITS, Limits, by, check_bytes, check_pixels, is_dicom, read_image_file
+from cxrdist.cohort.mask_values import lung_pixels
 from cxrdist.errors import ImageError
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "decode_mask",
     "image_size",
     "read_image_file",
+    "read_lungs",
 ]
 
 Equalize = Literal["none", "histogram", "clahe"]
@@ -105,8 +107,7 @@ def decode_mask(
 ) -> NDArray[np.uint8]:
     """Return the lung mask in `data` as [size, size] uint8, 1 inside, in the geometry of `decode_grey`.
 
-    A pixel is inside where it is at least half of white; in a file that holds 0 and 1 only, where it is 1.
-    Grey between (127, which some masks use for "ignore") is outside. After the antialiased resize, a pixel is
+    Which pixels are lung, `cxrdist.cohort.mask_values.lung_pixels` says. After the antialiased resize, a pixel is
     inside where at least half of it is.
 
     Args:
@@ -116,22 +117,36 @@ def decode_mask(
         expected_size: (width, height) of its image after orientation; a mask may be smaller or larger.
 
     Raises:
-        ImageError: as `decode_grey`; also a mask without any pixel inside, or of another aspect ratio than its
-            image's (by more than 2 %).
+        ImageError: as `decode_grey` and `lung_pixels`; also a mask without any pixel inside, with all four corners
+            inside, or of another aspect ratio than its image's (by more than 2 %).
     """
     with _damage_as_image_error():
-        grey = _open_grey(data, limits)
-        if expected_size is not None and _aspect_differs(grey.size, expected_size):
+        image = _open_upright(data, limits)
+        if expected_size is not None and _aspect_differs(image.size, expected_size):
             raise ImageError(
-                f"has {by(grey.size)} pixels, another aspect ratio than its image with {by(expected_size)}"
+                f"has {by(image.size)} pixels, another aspect ratio than its image with {by(expected_size)}"
             )
-        values = np.asarray(grey)
-        inside = values >= (1 if values.max() == 1 else 128)
+        inside = lung_pixels(image)
+        if inside[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+            raise ImageError(
+                "marks all four corners of the image as lung, as an inverted mask does; the darkest value must be what "
+                "is outside the lungs"
+            )
         square = _to_square(Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))), preprocessing, limits)
         mask = (np.asarray(square) >= 128).astype(np.uint8)
         if not mask.any():
             raise ImageError("marks no pixel as lung")
         return mask
+
+
+def read_lungs(data: bytes, limits: Limits) -> NDArray[np.bool_]:
+    """Return which pixels the mask in `data` marks as lung, at its own size: [h, w], possibly none.
+
+    Raises:
+        ImageError: as `decode_grey` and `lung_pixels`.
+    """
+    with _damage_as_image_error():
+        return lung_pixels(_open_upright(data, limits))
 
 
 def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
@@ -178,10 +193,14 @@ def _dicom_grey(data: bytes, limits: Limits) -> Image.Image:
 
 def _open_grey(data: bytes, limits: Limits) -> Image.Image:
     """Return the oriented image in mode L."""
+    return _grey(_open_upright(data, limits))
+
+
+def _open_upright(data: bytes, limits: Limits) -> Image.Image:
     image = _open(data, limits)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    return _grey(image)
+    return image
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:

@@ -22,6 +22,7 @@ from cxrdist.cohort.chunks import (
     run_on_cores,
 )
 from cxrdist.cohort.decode import DECODER_VERSION, Limits, Preprocessing
+from cxrdist.cohort.mask_values import MASK_VERSION
 from cxrdist.cohort.publish import cache_errors, publish, remove_leftovers, temporary_sibling
 from cxrdist.cohort.shardset import (
     FORMAT_VERSION,
@@ -159,7 +160,7 @@ def _key(
             "version": FORMAT_VERSION,
             "decoder": DECODER_VERSION,
             "preprocessing": asdict(preprocessing),
-            "with_masks": with_masks,
+            "with_masks": with_masks and MASK_VERSION,
             "rows": rows,
             "root": None if only_hashes else str(root),
         }

@@ -17,6 +17,7 @@ from cxrdist.cohort.decode import Limits, Preprocessing, decode_grey, decode_ima
 from cxrdist.errors import ImageError
 
 ORIGINALS = Path(__file__).resolve().parents[2] / ".." / "shared" / "cxr" / "originals"
+MASK_CASES = ORIGINALS.parents[1] / "cases" / "masks"
 BILINEAR = Image.Resampling.BILINEAR
 STRETCH = Preprocessing(32)
 NATIVE = Preprocessing(48)
@@ -217,8 +218,8 @@ def test_decoding_leaves_pillows_settings_alone():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    width=st.integers(1, 90),
-    height=st.integers(1, 90),
+    width=st.integers(2, 90),
+    height=st.integers(2, 90),
     orientation=st.integers(1, 8),
     resize=st.sampled_from(["stretch", "pad"]),
     mask_is_upright=st.booleans(),
@@ -227,7 +228,9 @@ def test_decoding_leaves_pillows_settings_alone():
 )
 def test_a_mask_lands_on_the_pixels_of_its_image(width, height, orientation, resize, mask_is_upright, inside, seed):
     drawing = grey(width, height, seed).point(lambda level: 255 if level >= 128 else 0)
-    drawing.putpixel((0, 0), 255)
+    # Neither nothing, nor all four corners, is lung.
+    drawing.putpixel((0, 0), 0)
+    drawing.putpixel((width - 1, height - 1), 255)
     preprocessing = Preprocessing(32, resize)
     image, size = decode_image(encoded(drawing, exif=rotated(orientation)), preprocessing, Limits())
     mask = drawing.point(lambda level: inside if level else 0)
@@ -245,19 +248,21 @@ def test_a_mask_lands_on_the_pixels_of_its_image(width, height, orientation, res
         np.testing.assert_array_equal(decoded, image >= 128)
 
 
-def test_pixels_to_be_ignored_are_outside():
+def test_each_lung_may_have_a_label_of_its_own():
     values = np.repeat(np.array([[0, 127, 255]], dtype=np.uint8), 48, axis=0).repeat(16, axis=1)
     mask = decode_mask(encoded(Image.fromarray(values)), NATIVE, Limits(), (48, 48))
-    np.testing.assert_array_equal(mask, values == 255)
+    np.testing.assert_array_equal(mask, values > 0)
 
 
 @pytest.mark.parametrize(
     ("size", "fits"), [((100, 100), True), ((500, 508), True), ((500, 515), False), ((5, 9), False)]
 )
 def test_a_mask_of_another_aspect_ratio_is_refused(size, fits):
-    data = encoded(Image.new("L", size, 255))
+    mask = Image.new("L", size, 255)
+    mask.paste(0, (0, 0, size[0] // 2, size[1]))
+    data = encoded(mask)
     if fits:
-        assert decode_mask(data, STRETCH, Limits(), (1000, 1000)).all()
+        assert decode_mask(data, STRETCH, Limits(), (1000, 1000)).mean() == pytest.approx(0.5, abs=0.1)
     else:
         with pytest.raises(ImageError, match=f"has {size[0]} x {size[1]} pixels, another aspect ratio"):
             decode_mask(data, STRETCH, Limits(), (1000, 1000))
@@ -265,7 +270,17 @@ def test_a_mask_of_another_aspect_ratio_is_refused(size, fits):
 
 def test_a_mask_without_lung_is_refused():
     with pytest.raises(ImageError, match="marks no pixel as lung"):
+        decode_mask(encoded(Image.new("L", (9, 9), 0)), STRETCH, Limits(), None)
+    with pytest.raises(ImageError, match=r"has one value everywhere \(127\)"):
         decode_mask(encoded(Image.new("L", (9, 9), 127)), STRETCH, Limits(), None)
+
+
+def test_an_inverted_mask_is_refused_as_one():
+    mask = Image.new("L", (90, 90), 0)
+    mask.paste(255, (20, 10, 70, 80))
+    assert decode_mask(encoded(mask), NATIVE, Limits(), (90, 90)).mean() == pytest.approx(50 * 70 / 90**2, abs=0.01)
+    with pytest.raises(ImageError, match="marks all four corners of the image as lung, as an inverted mask does"):
+        decode_mask(encoded(ImageOps.invert(mask)), NATIVE, Limits(), (90, 90))
 
 
 def test_files_are_read_from_below_the_root_only(tmp_path):
@@ -352,4 +367,25 @@ def test_odd_real_files_decode_or_are_refused():
     assert refused == {
         "": "is not an image (JPEG, PNG, WebP or DICOM)",
         ".png": "is a Git LFS pointer, not an image",
+    }
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not MASK_CASES.is_dir(), reason="the shared folder of masks of all kinds is absent")
+def test_masks_as_people_save_them_mark_both_lungs_or_are_refused():
+    size = (256, 259)
+    wanted = decode_mask(read_image_file(MASK_CASES, "m255.png"), Preprocessing(128), Limits(), size)
+    refused = {}
+    for path in sorted(MASK_CASES.iterdir()):
+        try:
+            mask = decode_mask(read_image_file(MASK_CASES, path.name), Preprocessing(128), Limits(), size)
+        except ImageError as error:
+            refused[path.stem] = str(error)
+        else:
+            assert (mask & wanted).sum() > 0.94 * (mask | wanted).sum(), path.name
+    assert refused == {
+        "m_black": "marks no pixel as lung",
+        "m_other_aspect": "has 256 x 194 pixels, another aspect ratio than its image with 256 x 259",
+        "m_transposed": "has 259 x 256 pixels, another aspect ratio than its image with 256 x 259",
+        "m_white": "has one value everywhere (255): what is outside must differ",
     }

@@ -154,7 +154,7 @@ def test_hashes_tell_pixels_masks_and_ids_apart(cohort, tmp_path):
     assert renamed.pixels_hash != original.pixels_hash
     assert renamed.masks_hash != original.masks_hash
 
-    Image.fromarray(np.ones((40, 40), dtype=np.uint8)).save(cohort.root / "001-mask.png")
+    Image.fromarray(np.eye(40, dtype=np.uint8)).save(cohort.root / "001-mask.png")
     masked = prepare(cohort, tmp_path, with_masks=True)
     assert masked.pixels_hash == original.pixels_hash
     assert masked.masks_hash != original.masks_hash

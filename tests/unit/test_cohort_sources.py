@@ -432,11 +432,15 @@ def test_masks_of_both_lungs_become_one_file_that_holds_both(tmp_path):
     assert join_masks(tmp_path, masks) == "M/joinedMask/a.png"
     with Image.open(tmp_path / "M/joinedMask/a.png") as joined:
         assert np.array_equal(np.asarray(joined), np.where(lungs[0] | lungs[1], 255, 0))
+    for side, label in (("left", 1), ("right", 200)):
+        Image.fromarray(lungs[0] * np.uint8(label)).save(tmp_path / f"M/{side}Mask/c.png")
+    with Image.open(tmp_path / join_masks(tmp_path, ("M/leftMask/c.png", "M/rightMask/c.png"))) as joined:
+        assert np.array_equal(np.asarray(joined), np.where(lungs[0], 255, 0))
     Image.fromarray(lungs[0][:-1]).save(tmp_path / "M/leftMask/b.png")
     Image.fromarray(lungs[1]).save(tmp_path / "M/rightMask/b.png")
     with pytest.raises(ImageError, match="several sizes"):
         join_masks(tmp_path, ("M/leftMask/b.png", "M/rightMask/b.png"))
-    assert [path.name for path in (tmp_path / "M/joinedMask").iterdir()] == ["a.png"]
+    assert [path.name for path in (tmp_path / "M/joinedMask").glob("[!c]*")] == ["a.png"]
 
 
 def test_a_table_maps_its_columns_and_never_leaves_the_folder(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cxrdist.cohort.check_cache import Key, MarksCache, file_key
 from cxrdist.cohort.chunks import CHUNK_IMAGES, run_on_cores
-from cxrdist.cohort.decode import Preprocessing, decode_image, image_size
+from cxrdist.cohort.decode import read_lungs
 from cxrdist.cohort.duplicates import MarkedImages
 from cxrdist.cohort.files import LIMITS, read_image_file
 from cxrdist.cohort.marking import FileToMark, MarkChunk, MarkedFile, fault_of_hash, mark_chunk
@@ -120,15 +120,10 @@ def join_masks(root: Path, masks: Sequence[str]) -> str:
     if target.exists():
         return joined
     data = [read_image_file(root, path) for path in masks]
-    sizes = {image_size(each, LIMITS) for each in data}
-    if len(sizes) > 1:
+    lungs = [read_lungs(each, LIMITS) for each in data]
+    if len({one.shape for one in lungs}) > 1:
         raise ImageError("has lung masks of several sizes")
-    ((width, height),) = sizes
-    side = max(width, height)
-    # Padded to a square of its own size, no pixel is resampled.
-    squares = [decode_image(each, Preprocessing(side, "pad"), LIMITS)[0] for each in data]
-    top, left = (side - height) // 2, (side - width) // 2
-    both = np.maximum.reduce(squares)[top : top + height, left : left + width]
+    both = np.where(np.logical_or.reduce(lungs), np.uint8(255), np.uint8(0))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(exist_ok=True)
