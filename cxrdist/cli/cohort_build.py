@@ -70,12 +70,12 @@ def build_command(
     from cxrdist.cohort.build import build_cohort, write_manifest
     from cxrdist.cohort.recipes import read_recipe
     from cxrdist.cohort.sources.salt import read_salt
+    from cxrdist.config.location import own_folder
     from cxrdist.run.object_store import user_cache
     from cxrdist.run.store import explained
 
     recipe, folders = read_recipe(recipe_file), _folders(sources)
     target = out or Path(f"{recipe.name}.csv")
-    salt_path = salt_file or Path(click.get_app_dir("cxrdist")) / "salt"
     cache = user_cache()
     console = Console()
     display = check_display(console)
@@ -92,6 +92,7 @@ def build_command(
         display.say(text)
 
     def salt() -> bytes:
+        salt_path = salt_file or own_folder("XDG_CONFIG_HOME", ".config") / "cxrdist" / "salt"
         secret = read_salt(salt_path)
         say(
             f"Ids of DICOM files become pseudonyms with the secret in {salt_path}: keep it to yourself, and keep it, "
@@ -122,6 +123,8 @@ def build_command(
 
 
 def _folders(sources: tuple[str, ...]) -> dict[str, Path]:
+    from cxrdist.config.location import with_home
+
     folders: dict[str, Path] = {}
     for source in sources:
         name, equals, folder = source.partition("=")
@@ -129,7 +132,10 @@ def _folders(sources: tuple[str, ...]) -> dict[str, Path]:
             raise UserError(f"--source is {source!r}, but should be NAME=DIR, such as --source kaggle=data/kaggle.")
         if name in folders:
             raise UserError(f"--source names {name!r} twice; a source lies in one folder.")
-        folders[name] = Path(folder).expanduser()
+        try:
+            folders[name] = with_home(folder)
+        except ValueError as error:
+            raise UserError(f"--source is {source!r}, but {error}.") from None
     return folders
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cxrdist.cli.commands import existing_run, require_study
 from cxrdist.cli.gather import gather
 from cxrdist.cli.location import shown
-from cxrdist.config.location import is_remote
+from cxrdist.config.location import is_remote, is_same_place
 from cxrdist.errors import IncompleteStudyError, UserError, first_few
 from cxrdist.report.compared_studies import ComparedStudy, study_labels
 from cxrdist.report.render import render_text
@@ -45,7 +45,7 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
     runs = _open(run_dirs, out)
     for run in runs[1:]:
         _require_same_cohort(runs[0], run)
-    labels = study_labels([run.name for run in runs], [run.store.location.rpartition("/")[2] for run in runs])
+    labels = study_labels([run.name for run in runs], [folder_name(run.store) for run in runs])
     found = SideBySide.of(
         [
             ComparedStudy(
@@ -70,6 +70,11 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
     click.echo(f"report: {shown(page)}")
 
 
+def folder_name(store: Store) -> str:
+    """Return what a run directory is called by itself: the last part of its place."""
+    return store.where("").rpartition("/")[2]
+
+
 def _seen_from(out: Path, store: Store) -> str:
     if is_remote(store.location):
         return store.where("")
@@ -83,8 +88,12 @@ def _open(run_dirs: Sequence[str], out: Path) -> list[_Run]:
     for given in run_dirs:
         store = existing_run(given)
         require_study(store)
-        if store.location in [run.store.location for run in runs]:
-            raise UserError(f"{given} is given twice; comparing needs different run directories.")
+        for run in runs:
+            if is_same_place(store.location, run.store.location):
+                twice = (
+                    f"{given} is given twice" if given == run.given else f"{run.given} and {given} are the same place"
+                )
+                raise UserError(f"{twice}; comparing needs different run directories.")
         if out.resolve().is_relative_to(store.root):
             raise UserError(f"{out} lies in the run directory {given}; choose another folder with --out.")
         study = read_study(store)

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from cxrdist.cohort.sources.kinds import KINDS
 from cxrdist.config.document import Document, KeyPath, parse_document
+from cxrdist.config.location import with_home
 from cxrdist.config.section import Section
 from cxrdist.errors import UserError, nearest, one_of
 
@@ -162,8 +163,8 @@ def _source(name: str, options: Mapping[str, Any], document: Document) -> Recipe
 
 def _at_home(name: str, document: Document) -> Path:
     try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
+        return with_home(name)
+    except ValueError as error:
         raise UserError(f"{document.where(('like',))}: 'like' is {name!r}, but {error}.") from None
 
 

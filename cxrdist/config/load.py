@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cxrdist.config.document import Document, KeyPath, parse_document, parse_value
-from cxrdist.config.location import is_remote, parse_bucket
+from cxrdist.config.location import absolute_path, is_remote, parse_bucket
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError, nearest, one_of
 
@@ -105,10 +105,10 @@ def _with_absolute_paths(study: Study, folder: Path, document: Document, changed
     def absolute(key: str, value: str) -> str:
         base = Path.cwd() if any(_is_within(key, other) for other in changed) else folder
         try:
-            return str((base / Path(value).expanduser()).resolve())
-        except (OSError, RuntimeError, ValueError) as error:
+            return str(absolute_path(value, base))
+        except ValueError as error:
             where = _where(tuple(key.split(".")), document, changed)
-            raise UserError(f"{where}: {key} is {value!r}, but should be a path: {str(error).rstrip('.')}.") from None
+            raise UserError(f"{where}: {key} is {value!r}, but should be a path: {error}.") from None
 
     updates: dict[str, BaseModel] = {}
     cohort = {"manifest": absolute("cohort.manifest", study.cohort.manifest)}

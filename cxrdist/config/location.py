@@ -1,5 +1,6 @@
 """Where things are kept: a folder, or a bucket of an object store."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ Scheme = Literal["s3", "gs"]
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(s3|gs):")
 """Or what was meant for one."""
+_NO_HOME = "this account has no home folder (HOME is not set, and the system does not know one)"
 _OPTIONS = ("region", "endpoint_override", "scheme", "anonymous")
 
 
@@ -62,15 +64,87 @@ def parse_bucket(location: str, option: str) -> BucketLocation:
 
 
 def absolute_location(location: str | Path, option: str) -> str:
-    """Return a location that means the same wherever it is read: an absolute path, or the URI as it is.
+    """Return a location that means the same wherever it is read: an absolute path, or the URI without idle slashes.
 
     Raises:
-        UserError: it is a URI, but of no object store.
+        UserError: it is a URI, but of no object store; or no path.
     """
     if is_remote(str(location)):
-        parse_bucket(str(location), option)
-        return str(location)
-    return str(Path(location).expanduser().resolve())
+        where = parse_bucket(str(location), option)
+        _, mark, options = str(location).partition("?")
+        return f"{where.scheme}://{where.path}{mark if options else ''}{options}"
+    try:
+        return str(absolute_path(location))
+    except ValueError as error:
+        raise UserError(f"{option} is {str(location)!r}, but should be a path: {error}.") from None
+
+
+def is_same_place(first: str, second: str) -> bool:
+    """Return whether two locations that `absolute_location` gave, and that are there, are one place."""
+    if is_remote(first) and is_remote(second):
+        one, other = (parse_bucket(location, "The location") for location in (first, second))
+        # Other options say how to come to it.
+        servers = [where.options.get("endpoint_override") for where in (one, other)]
+        return (one.scheme, one.path) == (other.scheme, other.path) and servers[0] == servers[1]
+    return not is_remote(first) and not is_remote(second) and Path(first).samefile(second)
+
+
+def absolute_path(path: str | Path, base: Path | None = None) -> Path:
+    """Return an absolute path without links; a relative one starts at `base`, by default the working folder.
+
+    Raises:
+        ValueError: it cannot be a path, as the message says.
+    """
+    try:
+        return ((base or Path.cwd()) / with_home(path)).resolve()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
+def with_home(path: str | Path) -> Path:
+    """Return a path whose `~` is the home folder.
+
+    Raises:
+        ValueError: it cannot be a path, or starts at a home folder that the system does not know.
+    """
+    if "\0" in str(path):
+        # Which Python says of it differs from version to version.
+        raise ValueError("it holds a null byte")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        first = Path(path).parts[0]
+        raise ValueError(_NO_HOME if first == "~" else f"the system knows no user {first[1:]!r}") from None
+
+
+def own_folder(variable: str, usual: str) -> Path:
+    """Return this account's folder for one kind of files.
+
+    Args:
+        variable: of the environment, which may name it, such as XDG_CACHE_HOME.
+        usual: its name in the home folder.
+
+    Raises:
+        UserError: the variable is not set, and there is no home folder.
+    """
+    named = os.environ.get(variable)
+    return Path(named) if named else home_folder(f"HOME or {variable}") / usual
+
+
+def home_folder(variables: str = "HOME") -> Path:
+    """Return this account's home folder.
+
+    Args:
+        variables: of the environment, that a person can set where there is none.
+
+    Raises:
+        UserError: the system knows none.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        sentence = f"{_NO_HOME[0].upper()}{_NO_HOME[1:]}"
+        raise UserError(f"{sentence}; set {variables} to a folder that it can write to.") from None
 
 
 def join(location: str, name: str) -> str:

@@ -149,6 +149,12 @@ def _imagenet_file(model: ModelName) -> Path:
     weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
     name = str(weights.url).rsplit("/", 1)[-1]
     path = Path(str(torch.hub.get_dir())) / "checkpoints" / name
+    if path.parts[0] == "~":
+        # Torch would make a folder of that name.
+        raise UserError(
+            "model.weights is 'imagenet', but this account has no home folder to keep the file in (HOME is not set); "
+            "set TORCH_HOME to a folder that it can write to."
+        )
     if path.is_file():
         return path
     sha_prefix = name.rsplit("-", 1)[-1].removesuffix(".pth")

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from cxrdist.cohort.chunks import ChunkRunner
+from cxrdist.config.location import home_folder
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.config.sweep import SweepConfig
 from cxrdist.errors import CxrdistError
@@ -181,6 +182,8 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) 
     if execution.executor == "inline":
         device = required_device(execution.device)
         return Tools(InlineExecutor(threads, device), InlineSweeper(threads, device), None, None, lambda: device)
+    # Ray Train asks for it while it is imported.
+    home_folder()
     # Here, so that a study runs inline where Ray is not installed.
     from cxrdist.run.ray_executor import RayExecutor
     from cxrdist.run.ray_session import RaySession

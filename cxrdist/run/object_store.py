@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cxrdist.config.location import absolute_location, is_remote, join, parse_bucket
+from cxrdist.config.location import absolute_location, is_remote, join, own_folder, parse_bucket
 from cxrdist.errors import UserError
 from cxrdist.run.bucket import Bucket
 from cxrdist.run.store import Store, whole_file
@@ -45,14 +44,19 @@ def open_cache(location: str, node_cache: str | None = None) -> Store:
         node_cache: folder of this machine for what comes from an object store; by default the user's cache folder.
     """
     text = absolute_location(location, "execution.cache")
+    if not is_remote(text):
+        return Store(Path(text))
     own = user_cache() if node_cache is None else Path(node_cache)
-    return ObjectStore(text, own, keeps=True, patience=PATIENCE_SECONDS) if is_remote(text) else Store(Path(text))
+    return ObjectStore(text, own, keeps=True, patience=PATIENCE_SECONDS)
 
 
 def user_cache() -> Path:
-    """Return the folder where a user's programs keep what can be made again."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "cxrdist"
+    """Return the folder where a user's programs keep what can be made again.
+
+    Raises:
+        UserError: the account has no home folder, and the environment names none instead.
+    """
+    return own_folder("XDG_CACHE_HOME", ".cache") / "cxrdist"
 
 
 class ObjectStore(Store):

@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
+from cxrdist.config.location import with_home
 from cxrdist.config.models import TrackingConfig
 
 _ANSWER_SECONDS = 3.0
@@ -114,8 +114,9 @@ def server_url() -> str:
     """Return where W&B is: as the environment says, or `wandb login --host` wrote, or the public service."""
     written = configparser.ConfigParser()
     folder = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
-    with suppress(OSError, configparser.Error):
-        written.read(Path(folder).expanduser() / "settings")
+    # ValueError: there is no home folder.
+    with suppress(OSError, ValueError, configparser.Error):
+        written.read(with_home(folder) / "settings")
     found = os.environ.get("WANDB_BASE_URL") or written.get("default", "base_url", fallback="")
     return (found or "https://api.wandb.ai").rstrip("/")
 

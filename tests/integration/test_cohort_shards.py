@@ -425,7 +425,7 @@ def test_chunks_and_results_can_be_sent_to_other_processes(cohort, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_key(cohort, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cache folder '.*/file' cannot be written \(.*\).*execution\.cache"):
+    with pytest.raises(UserError, match=r"cache folder .*/file. cannot be written \(.*\).*execution\.cache"):
         prepare(cohort, tmp_path / "file")
 
 

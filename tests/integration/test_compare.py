@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -218,7 +219,11 @@ def test_what_is_no_two_runs_is_refused(command: Command, folder: Path, tmp_path
     assert_one_sentence(command("compare", first), 2, ["needs two or more"])
     assert_one_sentence(command("compare", first, str(tmp_path)), 2, [f"{tmp_path} is not a run directory"])
     again = f"{first}/../first"
-    assert_one_sentence(command("compare", first, again), 2, [f"{again} is given twice"])
+    assert_one_sentence(command("compare", first, again), 2, [f"{again} are the same place"])
+    assert_one_sentence(command("compare", first, first), 2, [f"{first} is given twice"])
+    (tmp_path / "link").symlink_to(first)
+    for same in (f"{first}/", str(tmp_path / "link"), os.path.relpath(first)):
+        assert_one_sentence(command("compare", first, same), 2, [f"{first} and", "are the same place"])
     assert_one_sentence(
         command("compare", first, str(folder / "copy"), "--out", f"{first}/report"), 2, ["choose another folder"]
     )

@@ -181,7 +181,7 @@ def test_a_folder_holds_one_file_a_model(tmp_path):
         UserError, match=r"no file vgg16\.safetensors or vgg16\.pth or vgg16\.pt; 'imagenet' and 'none'"
     ):
         find_weights(str(tmp_path), "vgg16")
-    with pytest.raises(UserError, match=r"model\.weights is '.*absent\.pth', but there is no file absent\.pth; "):
+    with pytest.raises(UserError, match=r"model\.weights is .*absent\.pth., but there is no file absent\.pth; "):
         find_weights(str(tmp_path / "absent.pth"), "vgg16")
 
 

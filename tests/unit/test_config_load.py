@@ -159,7 +159,7 @@ def test_off_needs_no_quotes(study_file):
         ("lungs: {weights: ''}\n", "s.yaml:5: lungs.weights is '', but should be at least 1 character long."),
         (
             'execution: {cache: "a\\0"}\n',
-            "s.yaml:5: execution.cache is 'a\\x00', but should be a path: embedded null byte.",
+            "s.yaml:5: execution.cache is 'a\\x00', but should be a path: it holds a null byte.",
         ),
     ],
     ids=lambda value: value.replace("\n", " ")[:40],
@@ -257,7 +257,7 @@ def test_settings_change_keys_whether_their_section_is_there_or_not(study_file):
         (
             "cohort.manifest=~nobody-of-this-name/x",
             "--set cohort.manifest=~nobody-of-this-name/x: cohort.manifest is '~nobody-of-this-name/x', "
-            "but should be a path: Could not determine home directory.",
+            "but should be a path: the system knows no user 'nobody-of-this-name'.",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_heade
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage
 from cxrdist.cohort.sources.sheet import read_sheet
+from cxrdist.config.location import with_home
 from cxrdist.config.section import Section
 from cxrdist.errors import ImageError, UserError
 
@@ -108,7 +109,11 @@ class _Labels:
         self._table = ""
         self._used: set[str] = set()
         if options.table is not None:
-            self._read(place.recipes / Path(options.table).expanduser(), options)
+            try:
+                table = place.recipes / with_home(options.table)
+            except ValueError as error:
+                raise UserError(f"The table of labels is {options.table!r}, but {error}.") from None
+            self._read(table, options)
 
     def of(self, path: str, patient_id: str | None, alias: str | None) -> str | None:
         """Return the label of a file, or None."""
