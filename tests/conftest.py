@@ -11,11 +11,6 @@ from hypothesis import settings
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
-# Who starts the tests in the background of a script hands on that Ctrl-C is ignored, and the commands that tests
-# interrupt would inherit it and go on.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 def pytest_configure() -> None:
     """Let commands that tests start take Ctrl-C: where a shell has put the tests into the background, it is ignored."""
