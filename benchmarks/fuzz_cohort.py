@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.damaged_files import Case, case_of, intact
 from cxrdist.cohort.decode import Preprocessing, decode_image, decode_mask, image_size
 from cxrdist.cohort.files import Limits
-from cxrdist.cohort.manifest import read_manifest
+from cxrdist.cohort.manifest import open_manifest, read_manifest
 from cxrdist.cohort.recipes import read_recipe
 from cxrdist.cohort.table import load_cohort
 from cxrdist.errors import ImageError, UserError
@@ -100,7 +100,7 @@ def _table_readers(case: Case, folder: Path) -> Iterator[tuple[str, Callable[[],
     if case.kind == "recipe":
         yield "read_recipe", lambda: read_recipe(file)
     else:
-        yield "read_manifest", lambda: read_manifest(file, folder)
+        yield "read_manifest", lambda: read_manifest(open_manifest(file, folder, None))
         yield "load_cohort", lambda: load_cohort(file, folder, None).doubts()
         yield "load_cohort of classes", lambda: load_cohort(file, folder, ("covid19", "normal")).groups("group")
 

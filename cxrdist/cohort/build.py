@@ -6,10 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from cxrdist.cohort.check_cache import MarksCache
 from cxrdist.cohort.duplicates import MarkedImages, across_patients, conflicts_of_label, find_duplicates, merge_groups
+from cxrdist.cohort.missing import is_missing
 from cxrdist.cohort.recipes import BuildRecipe
 from cxrdist.cohort.schema import COHORT_SCHEMA, OPTIONAL_EXTRA
 from cxrdist.cohort.sources.files import ImageFiles, join_masks
@@ -189,11 +191,20 @@ def _selected(
     labelled = renamed([image for available in sources.values() for image in available.images], recipe.labels)
     _refuse_equal(labelled)
     by_path = {image.path: image for image in labelled}
+    named = {*recipe.labels.values(), *(rule.label for rule in recipe.select)}
     usable: dict[str, Available] = {}
     for name, available in sources.items():
         images = [by_path[image.path] for image in available.images]
-        usable[name] = Available([image for image in images if image.label], available.columns)
-        _tell(name, {_NO_LABEL: [image.path for image in images if not image.label]}, on_note)
+        without: dict[str, list[str]] = {}
+        for image in images:
+            if not image.label:
+                without.setdefault(_NO_LABEL, []).append(image.path)
+            elif is_missing(image.label) and image.label not in named:
+                reason = f"{_NO_LABEL} but {image.label!r}, which is none unless 'labels' or 'select' names it"
+                without.setdefault(reason, []).append(image.path)
+        left_out = set(chain.from_iterable(without.values()))
+        usable[name] = Available([image for image in images if image.path not in left_out], available.columns)
+        _tell(name, without, on_note)
     bad: dict[str, list[str]] = {}
     try:
         while True:
@@ -225,6 +236,8 @@ def _listed(
     on_note: Callable[[str], None],
 ) -> list[SourceImage]:
     listed = read_sheet(like.resolve().parent, like.name)
+    for note in listed.notes:
+        on_note(f"{note}.")
     images = [image for available in sources.values() for image in available.images]
     originals = []
     for done, image in enumerate(images, start=1):

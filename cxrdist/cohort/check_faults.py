@@ -17,7 +17,9 @@ DEFAULT_FOLDS = FoldsConfig().k
 
 
 def about_files(table: CheckedTable, files: CheckedFiles) -> Iterator[Finding]:
-    """Yield what is wrong with rows and files."""
+    """Yield what is wrong with the table, with rows and with files."""
+    for note in table.manifest.table.notes:
+        yield Finding("files", f"{note}.", "Look at names and labels with accents.")
     n, bad = len(table), len(files.faults)
     if table.faults:
         yield Finding(

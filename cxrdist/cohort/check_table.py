@@ -140,7 +140,7 @@ def read_table(file: Path, images: Path, classes: Sequence[str] | None) -> Check
             "as --images."
         )
     root = images.resolve()
-    manifest = open_manifest(file, root)
+    manifest = open_manifest(file, root, classes or ())
     reader = _Reader(manifest, root, classes)
     for table, rows in manifest.batches():
         reader.add(table, rows)

@@ -43,7 +43,11 @@ def check_rows(table: pa.Table, rows: Sequence[int], manifest: Path, root: Path,
     for name in REQUIRED:
         for position, value in enumerate(columns[name]):
             if value is None:
-                raise UserError(f"The required {name} is empty in {where(position)}.")
+                unless = ", unless cohort.classes names them" if name == "label" else ""
+                raise UserError(
+                    f"The required {name} is empty in {where(position)}; words such as nan, None, NULL and N/A count "
+                    f"as empty{unless}."
+                )
     for position, label in enumerate(columns["label"]):
         if label not in classes:
             raise UserError(

@@ -12,6 +12,7 @@ from pydicom import uid
 
 from cxrdist.cohort.dicom_elements import DicomFile, dicom_damage_as_image_error, open_dicom
 from cxrdist.cohort.files import LIMITS, Limits, by, check_pixels, open_image_file
+from cxrdist.cohort.missing import known
 from cxrdist.errors import ImageError, UserError
 
 _RADIOGRAPHY = ("CR", "DX", "RG", "DR")
@@ -119,7 +120,7 @@ def read_dicom_header(
     with open_image_file(root, str(path.absolute()), limits) as file, dicom_damage_as_image_error():
         dicom = open_radiograph(file, limits, _TOLD)
         elements = dicom.elements
-        patient = elements.text("PatientID")
+        patient = known(elements.text("PatientID"))
         return DicomHeader(
             patient_id=patient if keep_ids or patient is None else pseudonym(patient, salt),
             study_id=_pseudonym_of_uid(elements.text("StudyInstanceUID"), salt, "study"),

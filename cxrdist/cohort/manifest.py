@@ -1,4 +1,4 @@
-"""Reading a cohort's table: .csv, .parquet, or a .yaml recipe that maps somebody else's table.
+"""Reading a cohort's table: .csv, .tsv, .parquet, or a .yaml recipe that maps somebody else's table.
 
 A recipe names a table, which of its columns are the cohort's, and which rows to keep:
 
@@ -9,7 +9,7 @@ A recipe names a table, which of its columns are the cohort's, and which rows to
 A table may also have the columns of OPTIONAL_EXTRA.
 """
 
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Collection, ItemsView, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +17,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from cxrdist.cohort.schema import COHORT_SCHEMA, OPTIONAL_EXTRA, REQUIRED
+from cxrdist.cohort.text_table import TextTable, open_table, without_missing
 from cxrdist.config.document import parse_document
 from cxrdist.errors import UserError, nearest, one_of
 
 _RECIPE_KEYS = ("table", "columns", "where")
 _COLUMNS = (*COHORT_SCHEMA.names, *OPTIONAL_EXTRA)
-_BATCH_ROWS = 8192
-_BLOCK_BYTES = 16 * 2**20
-"""Of a .csv file that are parsed at once; no row may be longer."""
 _VALUES_NAMED = 5
 
 
@@ -41,15 +37,18 @@ class Manifest:
     """As it was given: the table, or a recipe that maps it."""
     location: Path
     """The table."""
+    table: TextTable
     columns: Mapping[str, str]
     """The table's column for each of the cohort's, or of OPTIONAL_EXTRA, in the order of the file."""
     where: Mapping[str, tuple[str, ...]]
     """The values of which a row has one in each of these columns of the table, or it is left out."""
+    classes: Collection[str] | None
+    """Labels that are labels, even where they are words for a missing one; None for all."""
 
     def batches(self) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
         """Yield a few thousand rows at a time, as strings, and each row's number in the table, from 1.
 
-        They have the columns of COHORT_SCHEMA, and those of OPTIONAL_EXTRA that are given, null where empty or not
+        They have the columns of COHORT_SCHEMA, and those of OPTIONAL_EXTRA that are given, null where missing or not
         given.
 
         Raises:
@@ -58,22 +57,21 @@ class Manifest:
         lacking = [name for name in REQUIRED if name not in self.columns]
         values: dict[str, set[str]] = {column: set() for column in self.where}
         missing = {column: set(wanted) for column, wanted in self.where.items()}
-        start, any_row = 1, False
-        for table in _table_batches(self.location):
-            rows = np.arange(start, start + table.num_rows)
-            start += table.num_rows
+        n_rows = n_kept = 0
+        for table, rows in self._read():
+            n_rows += len(rows)
             for column, wanted in self.where.items():
                 keep = pc.is_in(table.column(column), pa.array(wanted, pa.string()))
                 if missing[column]:
-                    seen = pc.unique(table.column(column)).drop_null().to_pylist()
+                    seen = pc.unique(table.column(column)).to_pylist()
                     missing[column].difference_update(seen)
-                    values[column] = set(sorted(values[column].union(seen))[:_VALUES_NAMED])
+                    values[column] = set(sorted(values[column].union(seen) - {""})[:_VALUES_NAMED])
                 table, rows = table.filter(keep), rows[keep.to_numpy()]
             if len(rows) and not lacking:
                 yield self._as_cohort(table), rows
-            any_row |= len(rows) > 0
+            n_kept += len(rows)
         for column, lacked in missing.items():
-            if lacked and start > 1:
+            if lacked and n_rows:
                 named = ", ".join(map(repr, sorted(values[column])))
                 raise UserError(
                     f"No row of {str(self.location)!r} has {column} = {min(lacked)!r}, which 'where' of "
@@ -84,68 +82,76 @@ class Manifest:
                 f"{str(self.file)!r} has no column {lacking[0]!r}; needed are {', '.join(REQUIRED)}, and there are "
                 f"{', '.join(self.columns) or 'none'}."
             )
-        if not any_row:
+        if not n_kept:
             raise UserError(f"{str(self.file)!r} lists no image.")
+
+    def _read(self) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        with _read_errors(self.location):
+            yield from self.table.batches(list(dict.fromkeys([*self.columns.values(), *self.where])))
 
     def _as_cohort(self, table: pa.Table) -> pa.Table:
         names = [name for name in _COLUMNS if name in self.columns or name in COHORT_SCHEMA.names]
         return pa.table(
             {
-                name: _empty_as_null(table.column(self.columns[name]))
+                name: self._known(name, table.column(self.columns[name]))
                 if name in self.columns
                 else pa.nulls(table.num_rows, pa.string())
                 for name in names
             }
         )
 
+    def _known(self, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        if name != "label":
+            return without_missing(values)
+        return without_missing(values, pc.unique(values).to_pylist() if self.classes is None else self.classes)
 
-def open_manifest(file: Path, root: Path) -> Manifest:
+
+def open_manifest(file: Path, root: Path, classes: Collection[str] | None) -> Manifest:
     """Return a manifest whose columns are known, but no row of which was read.
 
     Args:
         file: .csv, .parquet or .yaml file.
         root: the image folder, which a recipe's table is relative to.
+        classes: labels that are labels, even where they are words for a missing one; None for all.
 
     Raises:
         UserError: the file is missing, cannot be parsed, or has an unknown column.
     """
     if file.suffix.lower() in (".yaml", ".yml"):
-        return _from_recipe(file, root)
-    names = _column_names(file)
+        return _from_recipe(file, root, classes)
+    table = _open(file)
+    names = table.columns
     unknown = [name for name in names if name not in _COLUMNS]
     if unknown:
         raise UserError(
             f"{str(file)!r} has an unknown column {unknown[0]!r}; a column is {one_of(_COLUMNS, unknown[0])}, and a "
             ".yaml recipe maps other tables."
         )
-    return Manifest(file, file, {name: name for name in names}, {})
+    return Manifest(file, file, table, {name: name for name in names}, {}, classes)
 
 
-def read_manifest(manifest: Path, root: Path) -> tuple[pa.Table, list[int]]:
-    """Return the columns of COHORT_SCHEMA as strings, null where empty or not given, and each row's number.
+def read_manifest(manifest: Manifest) -> tuple[pa.Table, list[int]]:
+    """Return the columns of COHORT_SCHEMA as strings, null where missing or not given, and each row's number.
 
     Numbers count the rows of data in the file, from 1, and are for messages.
 
-    Args:
-        manifest: .csv, .parquet or .yaml file.
-        root: the image folder, which a recipe's table is relative to.
-
     Raises:
-        UserError: the file is missing, cannot be parsed, lacks a required column or has an unknown one.
+        UserError: the table cannot be read, lacks a required column or has no row that is kept.
     """
-    batches = list(open_manifest(manifest, root).batches())
+    batches = list(manifest.batches())
     table = pa.concat_tables([table.select(COHORT_SCHEMA.names) for table, _ in batches])
     return table, np.concatenate([rows for _, rows in batches]).tolist()
 
 
-def _from_recipe(recipe: Path, root: Path) -> Manifest:
+def _from_recipe(recipe: Path, root: Path, classes: Collection[str] | None) -> Manifest:
     parts = _read_recipe(recipe)
     name_of_table = parts.get("table")
     if not isinstance(name_of_table, str):
         raise UserError(f"The recipe {str(recipe)!r} needs 'table', the name of a .csv or .parquet file.")
     _require_text(name_of_table, "table", recipe)
     location = root / name_of_table
-    there = _column_names(location)
+    table = _open(location)
+    there = table.columns
     columns = {name: _text(name, value, "columns", recipe) for name, value in _pairs(parts, "columns", recipe)}
     where = {name: _texts(name, value, "where", recipe) for name, value in _pairs(parts, "where", recipe)}
     for name, column in columns.items():
@@ -154,7 +160,7 @@ def _from_recipe(recipe: Path, root: Path) -> Manifest:
         _require_column(there, column, location, recipe)
     for column in where:
         _require_column(there, column, location, recipe)
-    return Manifest(recipe, location, columns, where)
+    return Manifest(recipe, location, table, columns, where, classes)
 
 
 def _read_recipe(recipe: Path) -> Mapping[str, object]:
@@ -188,7 +194,8 @@ def _text(name: str, value: object, key: str, recipe: Path) -> str:
     if not isinstance(value, str):
         raise UserError(f"{name!r}: {value!r} in {key!r} of the recipe {str(recipe)!r} must be quoted text.")
     _require_text(value, key, recipe)
-    return value
+    # As the table's cells are.
+    return value.strip()
 
 
 def _require_text(text: str, key: str, recipe: Path) -> None:
@@ -199,7 +206,7 @@ def _require_text(text: str, key: str, recipe: Path) -> None:
         raise UserError(f"{text!r} in {key!r} of the recipe {str(recipe)!r} is not valid Unicode.") from None
 
 
-def _require_column(there: list[str], column: str, location: Path, recipe: Path) -> None:
+def _require_column(there: Sequence[str], column: str, location: Path, recipe: Path) -> None:
     if column not in there:
         hint = nearest(column, there)
         raise UserError(
@@ -208,69 +215,9 @@ def _require_column(there: list[str], column: str, location: Path, recipe: Path)
         )
 
 
-def _empty_as_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-
-
-def _column_names(location: Path) -> list[str]:
+def _open(location: Path) -> TextTable:
     with _read_errors(location):
-        names = list(_schema(location).names)
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    if duplicate is not None:
-        raise UserError(f"{str(location)!r} has two columns called {duplicate!r}.")
-    return names
-
-
-def _table_batches(location: Path) -> Iterator[pa.Table]:
-    """Yield at most _BATCH_ROWS rows at a time, all columns as strings."""
-    with _read_errors(location):
-        for table in _csv_batches(location) if _is_csv(location) else _parquet_batches(location):
-            strings = pa.table([column.cast(pa.string()) for column in table.columns], names=table.column_names)
-            # A Parquet file may call any bytes text.
-            strings.validate(full=True)
-            for first in range(0, table.num_rows, _BATCH_ROWS):
-                yield strings.slice(first, _BATCH_ROWS)
-
-
-def _is_csv(location: Path) -> bool:
-    ending = location.suffix.lower()
-    if ending not in (".csv", ".parquet"):
-        raise UserError(f"{str(location)!r} is not a table that can be read: the name must end in .csv or .parquet.")
-    return ending == ".csv"
-
-
-def _schema(location: Path) -> pa.Schema:
-    if _is_csv(location):
-        with _open_csv(location, pyarrow.csv.ConvertOptions()) as reader:
-            return reader.schema
-    return pyarrow.parquet.read_schema(location)
-
-
-def _open_csv(location: Path, conversion: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSVStreamingReader:
-    return pyarrow.csv.open_csv(
-        location,
-        read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=conversion,
-    )
-
-
-def _csv_batches(location: Path) -> Iterator[pa.Table]:
-    conversion = pyarrow.csv.ConvertOptions(
-        # Everything as text: an id such as 007 or 1e5 is not a number.
-        column_types={name: pa.string() for name in _schema(location).names},
-        strings_can_be_null=True,
-        null_values=[""],
-    )
-    with _open_csv(location, conversion) as reader:
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
-
-
-def _parquet_batches(location: Path) -> Iterator[pa.Table]:
-    with pyarrow.parquet.ParquetFile(location) as file:
-        for batch in file.iter_batches(_BATCH_ROWS):
-            yield pa.Table.from_batches([batch])
+        return open_table(location, str(location))
 
 
 @contextmanager
@@ -279,7 +226,7 @@ def _read_errors(location: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise _missing(location) from None
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(location, error) from None
 
 
@@ -287,6 +234,6 @@ def _missing(location: Path) -> UserError:
     return UserError(f"The manifest {str(location)!r} does not exist; look at cohort.manifest in the study file.")
 
 
-def _unreadable(location: Path, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+def _unreadable(location: Path, error: OSError | UnicodeDecodeError) -> UserError:
+    reason = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or error
     return UserError(f"{str(location)!r} cannot be read: {reason}.")

@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cxrdist.cohort.checks import check_rows
-from cxrdist.cohort.manifest import read_manifest
+from cxrdist.cohort.manifest import open_manifest, read_manifest
 from cxrdist.cohort.schema import COHORT_SCHEMA
 from cxrdist.errors import UserError, first_few
 from cxrdist.study.fingerprint import fingerprint
@@ -33,6 +33,8 @@ class Cohort:
     root: Path
     """Resolved folder that `path` and `mask_path` start from."""
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences about how its table was read, which belong to what is doubtful."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -80,11 +82,11 @@ class Cohort:
 
     def subset(self, keep: NDArray[np.bool_]) -> "Cohort":
         """The images where `keep` [n] is true."""
-        return Cohort(self.table.filter(pa.array(keep, type=pa.bool_())), self.root, self.classes)
+        return Cohort(self.table.filter(pa.array(keep, type=pa.bool_())), self.root, self.classes, self.notes)
 
     def doubts(self) -> list[str]:
         """What makes results on this cohort doubtful, one sentence each, for the log and the report."""
-        return [*self._doubts_about_patients(), *self._doubts_about_sources()]
+        return [*self.notes, *self._doubts_about_patients(), *self._doubts_about_sources()]
 
     def _doubts_about_patients(self) -> list[str]:
         doubts = []
@@ -138,12 +140,13 @@ def load_cohort(manifest: Path, images: Path, classes: Sequence[str] | None) -> 
             "as cohort.images or --images."
         )
     root = images.resolve()
-    table, rows = read_manifest(manifest, root)
+    opened = open_manifest(manifest, root, classes)
+    table, rows = read_manifest(opened)
     is_study = classes is not None
     if classes is None:
         classes = sorted(set(table.column("label").to_pylist()) - {None})
     checked = check_rows(table, rows, manifest, root, classes)
-    cohort = Cohort(checked.sort_by("image_id").combine_chunks(), root, tuple(classes))
+    cohort = Cohort(checked.sort_by("image_id").combine_chunks(), root, tuple(classes), opened.table.notes)
     missing = [name for name, count in _counts(cohort).items() if count == 0]
     if missing:
         raise UserError(

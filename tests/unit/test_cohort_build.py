@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrdist.cohort.build import COLUMNS, build_cohort, common_folder, write_manifest
-from cxrdist.cohort.manifest import read_manifest
+from cxrdist.cohort.manifest import open_manifest, read_manifest
 from cxrdist.cohort.perceptual import mark_image
 from cxrdist.cohort.recipes import Rule, read_recipe
 from cxrdist.cohort.sources.listing import SourceImage
 from cxrdist.cohort.sources.selection import Available, match_listed, select
-from cxrdist.cohort.sources.sheet import parse_csv
+from cxrdist.cohort.sources.sheet import sheet_of
 from cxrdist.errors import UserError
 from tests.unit.dicom_examples import codes_of, dicom_file
 
@@ -180,10 +180,10 @@ def test_a_rule_that_finds_too_little_says_what_there_is(rule, words):
 
 
 def test_files_of_the_same_bytes_go_to_their_own_rows():
-    listed = parse_csv(
-        "image_id,label,patient_id,source,original_sha256\n"
-        "k/one.jpg,flu,p1,s,AA\nk/two.jpg,flu,p2,s,aa\nk/three.jpg,flu,p3,t,aa\nk/gone.jpg,flu,p4,s,bb\n"
-        "k/zero.jpg,flu,p5,s,aa\n",
+    listed = sheet_of(
+        b"image_id,label,patient_id,source,original_sha256\n"
+        b"k/one.jpg,flu,p1,s,AA\nk/two.jpg,flu,p2,s,aa\nk/three.jpg,flu,p3,t,aa\nk/gone.jpg,flu,p4,s,bb\n"
+        b"k/zero.jpg,flu,p5,s,aa\n",
         "like.csv",
     )
     files = [image("x/two"), image("x/one"), replace(image("y/zzz"), source="t"), image("unused")]
@@ -272,7 +272,7 @@ def test_a_manifest_tells_of_every_image_what_can_be_known(workshop, tmp_path):
     assert (built.patients, built.without_patient, built.groups) == (6, 0, None)
     assert b"\r" not in built.manifest and built.manifest.endswith(b"\n")
     (tmp_path / "m.csv").write_bytes(built.manifest)
-    table, _ = read_manifest(tmp_path / "m.csv", source)
+    table, _ = read_manifest(open_manifest(tmp_path / "m.csv", source, None))
     assert table.column("image_id").to_pylist() == [f"{n}.png" for n in range(6)]
 
 
@@ -340,6 +340,18 @@ def test_labels_are_renamed_and_one_that_is_none_is_refused(workshop, tmp_path):
         UserError, match=r"renames 'fluu', which .*; a label there is one of flu, normal \(did you mean 'flu"
     ):
         workshop.build(RECIPE + "labels: {fluu: viral}\n", s=source)
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "nan"])
+def test_a_word_for_nothing_is_a_label_where_the_recipe_names_it_and_is_counted_where_not(workshop, tmp_path, word):
+    source = write_source(tmp_path / "s", [row | {"dx": str(row["dx"]).replace("normal", word)} for row in ROWS], FILES)
+    assert workshop.build(RECIPE, s=source).labels == {"flu": 3}
+    assert f"s: 3 not used (0.png, 2.png, 4.png): each has no label but '{word}', which is none unless" in "\n".join(
+        workshop.notes
+    )
+    rules = f"select: [{{source: s, label: flu}}, {{source: s, label: {word}}}]\n"
+    assert workshop.build(RECIPE + rules, s=source).labels == {"flu": 3, word: 3}
+    assert workshop.build(RECIPE + f"labels: {{{word}: normal}}\n", s=source).labels == {"flu": 3, "normal": 3}
 
 
 def test_groups_of_copies_become_one_and_contradictions_are_said(workshop, tmp_path):

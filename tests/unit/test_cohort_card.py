@@ -277,7 +277,7 @@ def test_no_text_becomes_markup_or_a_formula(tmp_path: Path, data: st.DataObject
     widths = {len(row) for row in tables(text)}
     assert widths <= {2, 3, 5}
     assert not any(cell[:1] in {"=", "+", "@"} for row in tables(text) for cell in row)
-    assert {row["classes/name"] for row in metadata["recordSet"][0]["data"]} == {row["label"] for row in rows}
+    assert {row["classes/name"] for row in metadata["recordSet"][0]["data"]} == {row["label"].strip() for row in rows}
 
 
 @pytest.mark.parametrize("text", HOSTILE)

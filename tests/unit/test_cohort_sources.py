@@ -20,7 +20,7 @@ from cxrdist.cohort.sources.folder import IGNORED, walk
 from cxrdist.cohort.sources.kinds import KINDS
 from cxrdist.cohort.sources.listing import Place, age_of, sex_of, slug
 from cxrdist.cohort.sources.salt import read_salt
-from cxrdist.cohort.sources.sheet import parse_csv, read_sheet
+from cxrdist.cohort.sources.sheet import read_sheet, sheet_of
 from cxrdist.errors import ImageError, UserError
 from tests.unit.dicom_examples import dicom_file
 
@@ -148,8 +148,11 @@ def test_old_spreadsheets_umlauts_are_read(tmp_path):
         (b"", "no line that names its columns"),
         (b"a,a\n1,2\n", "two columns called 'a'"),
         (b"a,b\n1,2,3\n", "Line 2 of .* has more cells than the first, 2"),
-        (b"a,b\n" + b"x" * 10_000_000 + b",1\n", "Line 2 of .* cannot be read: field larger"),
-        (b'a,b\n"1,' + b"2" * 200_000, "cannot be read"),
+        (
+            b"a,b\n" + b"x" * 10_000_000 + b",1\n",
+            "Line 2 of .* has a cell of more than 131,072 characters; does a quot",
+        ),
+        (b'a,b\n"1,' + b"2" * 200_000, "Line 2 of .* has a cell of more than"),
     ],
     ids=["empty", "twice", "shifted", "huge cell", "open quote"],
 )
@@ -170,8 +173,8 @@ def test_no_bytes_of_a_table_crash(tmp_path_factory, content):
 
 
 def test_a_column_that_is_not_there_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match=r"'t' has no column 'patientid'; did you mean 'patient_id'\?"):
-        parse_csv("patient_id,x\n", "t").require("patientid")
+    with pytest.raises(UserError, match=r"'t.csv' has no column 'patientid'; did you mean 'patient_id'\?"):
+        sheet_of(b"patient_id,x\n", "t.csv").require("patientid")
 
 
 @pytest.mark.parametrize(
@@ -480,6 +483,51 @@ def test_a_table_maps_its_columns_and_never_leaves_the_folder(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             listing("table", inside, table="labels.csv", columns=wrong)
+
+
+@pytest.mark.parametrize("word", ["nan", "NULL", "N/A", "none", "<NA>", ""])
+def test_a_word_for_nothing_is_no_patient_no_view_and_no_finding_of_any_source(tmp_path, word):
+    head = COHEN.splitlines()[0]
+    cohen = f"{head}\n{word},M,65,COVID-19,{word},X-ray,images,a.jpeg,\n9,M,65,{word},PA,X-ray,images,b.png,\n"
+    put(tmp_path / "cohen", {"metadata.csv": cohen, "images/a.jpeg": b"", "images/b.png": b""})
+    found = listing("cohen", tmp_path / "cohen")
+    assert facts(found, "patient_id", "view_position") == {"a.jpeg": (None, None)}
+    assert found.unused == {"has no finding yet": ("images/b.png",)}
+    cxnet = f"filename,patient_id,label,view\na.jpg,{word},COVID-19,{word}\n"
+    put(tmp_path / "cxnet", {"metadata.csv": cxnet, "a.jpg": b""})
+    assert facts(listing("covid_cxnet", tmp_path / "cxnet"), "patient_id", "view_position") == {"a.jpg": (None, None)}
+    nih = NIH.replace("Cardiomegaly|Effusion", word).replace("F,AP", f"F,{word}")
+    put(tmp_path / "nih", {"Data_Entry_2017.csv": nih, "00000773_001.png": b"", "00001992_000.png": b""})
+    assert facts(listing("nih", tmp_path / "nih"), "label", "view_position") == {
+        "00000773_001.png": (None, "PA"),
+        "00001992_000.png": ("normal", None),
+    }
+    put(tmp_path / "rsna", {"stage_2_train_labels.csv": f"patientId,Target\n0a,{word}\n", "0a.dcm": dicom_file()})
+    assert facts(listing("rsna", tmp_path / "rsna"), "label") == {"0a.dcm": (None,)}
+    names = ["id", "f", "l", "patient_id", "source", "view_position", "group_id", "mask_path"]
+    lines = [",".join(names), *(f"{n},{n}.png,normal{f',{word}' * 5}" for n in range(2))]
+    put(tmp_path / "table", {"t.csv": "\n".join(lines)})
+    columns = {"image_id": "id", "path": "f", "label": "l"} | {name: name for name in names[3:]}
+    assert facts(listing("table", tmp_path / "table", table="t.csv", columns=columns), *names[3:7], "mask_paths") == {
+        f"{n}.png": (None, "here", None, None, ()) for n in range(2)
+    }
+
+
+def test_a_word_for_nothing_is_nobodys_key_in_a_table_of_labels(tmp_path):
+    put(tmp_path / "in", {"a.dcm": exam("nan", 1), "b.dcm": exam("7", 2)})
+    put(tmp_path, {"labels.csv": "patient_id,label\nnan,flu\nnan,normal\n7,flu\n"})
+    found = listing("dicom", tmp_path / "in", labels={"by": "patient_id", "table": "labels.csv"})
+    assert list(by_name(found)) == ["b.dcm"]
+    put(tmp_path, {"labels.csv": "file,label\na.dcm,flu\n"})
+    (image,) = listing("dicom", tmp_path / "in", labels={"by": "file", "table": "labels.csv"}).images
+    assert (image.patient_id, image.group_id) == (None, pseudonym("1.3.1", SALT, "study"))
+
+
+def test_how_a_table_was_read_is_noted(tmp_path):
+    table = "id,f,l\n1,a.png,bénin\n".encode("cp1252")
+    put(tmp_path, {"t.csv": table})
+    (note,) = listing("table", tmp_path, table="t.csv", columns={"image_id": "id", "path": "f", "label": "l"}).notes
+    assert "is not UTF-8 and was read as Windows-1252, so that it says 'bénin'" in note
 
 
 def test_a_file_that_is_listed_under_two_ids_is_taken_once(tmp_path):

@@ -198,13 +198,12 @@ def test_a_wrong_row_is_refused_in_one_sentence(tmp_path, rows, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", b"", "cannot be read"),
+        ("t.csv", b"", "has no line that names its columns"),
         ("t.csv", b"image_id,path,label\n", "lists no image"),
-        ("t.csv", b"image_id,path,label\na,b\n", "cannot be read"),
-        ("t.csv", b"image_id,path,label\na,\xff\xfe,normal\n", "cannot be read"),
+        ("t.csv", b"image_id,path,label\na,b\n", "required label is empty in data row 1 .*; words such as nan"),
         ("t.csv", b"path,path,label\na,b,normal\n", "two columns called 'path'"),
-        ("t.parquet", b"PAR1 no", "cannot be read"),
-        ("t.xlsx", b"PK", r"must end in \.csv or \.parquet"),
+        ("t.parquet", b"PAR1 no", "is no Parquet file, or a damaged one"),
+        ("t.xlsx", b"PK", r"must end in \.csv, \.tsv or \.parquet"),
         ("t.yaml", b"table: [", "t.yaml:1: this is not YAML"),
         ("t.yaml", b"- a", "a recipe is a mapping of keys to values; see data_manifests/README.md"),
         ("t.yaml", b"tables: a.csv", r"'tables' .* is not one of .*mean 'table'"),

@@ -2,6 +2,7 @@
 
 import re
 
+from cxrdist.cohort.missing import is_missing, known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import (
     Collector,
@@ -15,7 +16,7 @@ from cxrdist.cohort.sources.listing import (
 from cxrdist.cohort.sources.metadata import MetadataOptions, read_metadata
 from cxrdist.cohort.sources.sheet import Row
 
-_UNKNOWN = frozenset({"", "todo", "unknown"})
+_UNKNOWN = frozenset({"todo", "unknown"})
 _GROUPS = {
     "viral_pneumonia": {"viral", "sars", "mers-cov", "influenza", "varicella", "herpes", "h1n1"},
     "bacterial_pneumonia": {
@@ -65,7 +66,7 @@ def list_cohen(place: Place, options: MetadataOptions) -> Listing:
     for file in place.folder.files:
         if file.startswith(f"{folder}{_IMAGES}/") and file not in listed:
             collector.leave(file, f"is not listed in {name_of(path)}")
-    return collector.listing(f"column patientid of {name_of(path)}", sheet.columns)
+    return collector.listing(f"column patientid of {name_of(path)}", sheet.columns, sheet.notes)
 
 
 def label_of(finding: str) -> str | None:
@@ -74,8 +75,8 @@ def label_of(finding: str) -> str | None:
     >>> label_of("COVID-19, ARDS"), label_of("Pneumonia/Viral/COVID-19"), label_of("Streptococcus"), label_of("todo")
     ('covid19', 'covid19', 'bacterial_pneumonia', None)
     """
-    parts = {part.strip().casefold() for part in re.split("[/,]", finding)}
-    if parts <= _UNKNOWN:
+    parts = {part.strip().casefold() for part in re.split("[/,]", known(finding) or "")}
+    if all(part in _UNKNOWN or is_missing(part) for part in parts):
         return None
     if "covid-19" in parts:
         return "covid19"
@@ -90,8 +91,8 @@ def _image(name: str, row: Row, file: str, label: str) -> SourceImage:
         path=file,
         label=label,
         source=name,
-        patient_id=f"cohen:{row['patientid']}" if row["patientid"] else None,
-        view_position=row["view"].strip("?") or None,
+        patient_id=f"cohen:{row['patientid']}" if known(row["patientid"]) else None,
+        view_position=known(row["view"].strip("?")),
         age=age_of(row.get("age", "")),
         sex=sex_of(row.get("sex", "")),
         facts=row,

@@ -1,5 +1,6 @@
 """COVID-CXNet: metadata.csv and the folder `chest_xray_images/covid19`."""
 
+from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import (
     Collector,
@@ -35,11 +36,11 @@ def list_covid_cxnet(place: Place, options: MetadataOptions) -> Listing:
                     path=where[name],
                     label="covid19",
                     source=place.name,
-                    patient_id=f"cxnet:{row['patient_id']}" if row["patient_id"] else None,
-                    view_position=row["view"] or None,
+                    patient_id=f"cxnet:{row['patient_id']}" if known(row["patient_id"]) else None,
+                    view_position=known(row["view"]),
                     age=age_of(row.get("age", "")),
                     sex=sex_of(row.get("sex", "")),
                     facts=row,
                 )
             )
-    return collector.listing(f"column patient_id of {name_of(path)}", sheet.columns)
+    return collector.listing(f"column patient_id of {name_of(path)}", sheet.columns, sheet.notes)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_header
+from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage
 from cxrdist.cohort.sources.sheet import read_sheet
@@ -108,6 +109,7 @@ class _Labels:
         self._label_of: dict[str, str] = {}
         self._table = ""
         self._used: set[str] = set()
+        self._notes: list[str] = []
         if options.table is not None:
             try:
                 table = place.recipes / with_home(options.table)
@@ -133,16 +135,19 @@ class _Labels:
     def notes(self) -> list[str]:
         """Return what the table has too much, in a sentence."""
         unused = len(self._label_of) - len(self._used)
-        return [f"{unused} of {len(self._label_of)} keys of {self._table!r} belong to no image"] if unused else []
+        if not unused:
+            return self._notes
+        return [*self._notes, f"{unused} of {len(self._label_of)} keys of {self._table!r} belong to no image"]
 
     def _read(self, path: Path, options: DicomLabels) -> None:
         sheet = read_sheet(path.parent, path.name)
         key = options.key or options.by
         sheet.require(key, options.label)
         self._table = sheet.name
+        self._notes = list(sheet.notes)
         found: defaultdict[str, set[str]] = defaultdict(set)
         for row in sheet.rows:
-            if row[key]:
+            if known(row[key]):
                 name = str(PurePosixPath(row[key].replace("\\", "/"))) if self._by == "file" else row[key]
                 found[name].add(row[options.label])
         torn = [name for name, labels in found.items() if len(labels) > 1]

@@ -27,6 +27,7 @@ class SourceImage:
     path: str
     """Relative to the source's folder, with slashes."""
     label: str | None
+    """None where there is none; a word for a missing one is left to the recipe."""
     source: str
     patient_id: str | None = None
     group_id: str | None = None

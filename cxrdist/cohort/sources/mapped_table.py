@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from cxrdist.cohort.missing import known
 from cxrdist.cohort.schema import COHORT_SCHEMA, REQUIRED
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage, age_of, sex_of
 from cxrdist.cohort.sources.sheet import Row, read_sheet
@@ -37,7 +38,7 @@ def list_table(place: Place, options: TableOptions) -> Listing:
     sheet = read_sheet(place.folder.root, options.table)
     sheet.require(*columns.values())
     collector = Collector(place.folder)
-    for number, row in enumerate(sheet.rows, start=1):
+    for number, row in zip(sheet.numbers, sheet.rows, strict=True):
         image = _image(place.name, place.folder.root, row, columns)
         if image is None:
             collector.leave(f"data row {number}", "has no image_id, or a path that leads out of the folder")
@@ -46,11 +47,12 @@ def list_table(place: Place, options: TableOptions) -> Listing:
     return collector.listing(
         f"column {columns['patient_id']} of {options.table}" if "patient_id" in columns else "not known",
         sheet.columns,
+        sheet.notes,
     )
 
 
 def _image(source: str, root: Path, row: Row, columns: Mapping[str, str]) -> SourceImage | None:
-    values = {name: row[column] or None for name, column in columns.items()}
+    values = {name: known(row[column]) for name, column in columns.items()}
     image_id, path = values["image_id"], _inside(root, values["path"])
     mask = values.get("mask_path") and _inside(root, values["mask_path"])
     if image_id is None or path is None or (values.get("mask_path") and mask is None):
@@ -58,7 +60,7 @@ def _image(source: str, root: Path, row: Row, columns: Mapping[str, str]) -> Sou
     return SourceImage(
         image_id=image_id,
         path=path,
-        label=values["label"],
+        label=row[columns["label"]] or None,
         source=values.get("source") or source,
         patient_id=values.get("patient_id"),
         group_id=values.get("group_id"),

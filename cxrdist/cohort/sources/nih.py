@@ -2,6 +2,7 @@
 
 import re
 
+from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import (
     Collector,
@@ -40,11 +41,12 @@ def list_nih(place: Place, options: NihOptions) -> Listing:
     table = find_file(place.folder, _TABLE, options.metadata)
     rows: dict[str, Row] | None = None
     columns: tuple[str, ...] = ("folder",)
+    notes: tuple[str, ...] = ()
     if table is not None:
         sheet = read_sheet(place.folder.root, table)
         sheet.require("Image Index", "Finding Labels")
         rows = {row["Image Index"]: row for row in sheet.rows}
-        columns = sheet.columns
+        columns, notes = sheet.columns, sheet.notes
     collector = Collector(place.folder)
     for path in shallowest_first(place.folder.files):
         match = _NAME.fullmatch(name_of(path))
@@ -57,7 +59,7 @@ def list_nih(place: Place, options: NihOptions) -> Listing:
         if row is None:
             collector.leave(path, f"is not listed in {name_of(table or '')}")
             continue
-        label = slug(row["Finding Labels"])
+        label = slug(known(row["Finding Labels"]) or "")
         collector.add(
             SourceImage(
                 image_id=f"{place.name}/{match[0]}",
@@ -65,10 +67,10 @@ def list_nih(place: Place, options: NihOptions) -> Listing:
                 label="normal" if label in _NORMAL else label or None,
                 source=place.name,
                 patient_id=f"nih:{match[1]}",
-                view_position=row.get("View Position") or None,
+                view_position=known(row.get("View Position")),
                 age=age_of(row.get("Patient Age", "")),
                 sex=sex_of(row.get("Patient Gender") or row.get("Patient Sex", "")),
                 facts=row,
             )
         )
-    return collector.listing("file names: NIH's number of the patient", columns)
+    return collector.listing("file names: NIH's number of the patient", columns, notes)

@@ -1,6 +1,7 @@
 """The RSNA Pneumonia Detection Challenge: DICOM files and tables of their classes."""
 
 from cxrdist.cohort.dicom_header import read_dicom_header
+from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage, find_file, shallowest_first, slug
 from cxrdist.cohort.sources.sheet import read_sheet
@@ -46,7 +47,7 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
         elif exam not in values:
             collector.leave(path, f"is not listed in {name_of(table)}")
         else:
-            value = values[exam]
+            value = known(values[exam]) or ""
             try:
                 header = read_dicom_header(place.folder.root / path, _NO_SECRET, root=place.folder.root)
             except ImageError as error:
@@ -65,4 +66,4 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
                     facts={column: value},
                 )
             )
-    return collector.listing("file names: RSNA's patientId, which is that of one exam", (column,))
+    return collector.listing("file names: RSNA's patientId, which is that of one exam", (column,), sheet.notes)

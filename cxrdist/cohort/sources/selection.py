@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from cxrdist.cohort.missing import known
 from cxrdist.cohort.recipes import Rule
 from cxrdist.cohort.sources.listing import SourceImage, age_of, sex_of
 from cxrdist.cohort.sources.sheet import Sheet
@@ -141,11 +142,11 @@ def match_listed(
                 file,
                 image_id=row["image_id"],
                 label=row["label"],
-                source=row.get("source") or file.source,
+                source=known(row.get("source")) or file.source,
                 original_sha256=row["original_sha256"].lower(),
-                patient_id=row.get("patient_id") or None,
-                group_id=row.get("group_id") or None,
-                view_position=row.get("view_position") or None,
+                patient_id=known(row.get("patient_id")),
+                group_id=known(row.get("group_id")),
+                view_position=known(row.get("view_position")),
                 age=age_of(row.get("age", "")),
                 sex=sex_of(row.get("sex", "")),
             )

@@ -1,19 +1,13 @@
 """Tables that come with images, from whatever program wrote them, as rows of text."""
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from cxrdist.cohort.files import Limits, read_image_file
-from cxrdist.cohort.parquet import parquet_table
+from cxrdist.cohort.text_table import open_table
 from cxrdist.errors import ImageError, UserError, nearest
 
 _LIMITS = Limits(max_bytes=512 * 2**20)
-_DELIMITERS = ",;\t"
 
 Row = dict[str, str]
 
@@ -27,6 +21,10 @@ class Sheet:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     """Each with all columns; "" where a cell is empty."""
+    numbers: tuple[int, ...]
+    """Of the rows in the file, from 1."""
+    notes: tuple[str, ...]
+    """Sentences about how it was read, without a full stop."""
 
     def require(self, *columns: str) -> None:
         """Refuse a table that lacks a column.
@@ -44,11 +42,7 @@ class Sheet:
 
 
 def read_sheet(root: Path, relative: str) -> Sheet:
-    """Return the table in a .csv, .tsv or .parquet file below `root`.
-
-    Text is UTF-8, or UTF-16 with its mark, else Windows-1252, which old spreadsheets write. The first line names the
-    columns and tells, by counting, whether commas, semicolons or tabs divide cells. Columns without a name are left
-    out, and so are empty lines.
+    """Return the table in a file below `root`, as `cxrdist.cohort.text_table` reads it.
 
     Raises:
         UserError: the file is missing, outside `root`, too large, or no such table.
@@ -58,65 +52,19 @@ def read_sheet(root: Path, relative: str) -> Sheet:
         data = read_image_file(root, relative, _LIMITS)
     except ImageError as error:
         raise UserError(f"The table {name!r} {error}.") from None
-    if relative.lower().endswith(".parquet"):
-        return _from_parquet(data, name)
-    if not relative.lower().endswith((".csv", ".tsv", ".txt")):
-        raise UserError(f"The table {name!r} should be a .csv, .tsv or .parquet file.")
-    return parse_csv(_text(data), name)
+    return sheet_of(data, name)
 
 
-def parse_csv(text: str, name: str) -> Sheet:
-    """Return the table in a text; see `read_sheet`.
+def sheet_of(content: bytes, name: str) -> Sheet:
+    """Return the table that a file of this name holds.
 
     Raises:
-        UserError: it has no line, two columns of one name, a row with more cells than columns, or a cell without end.
+        UserError: it is no such table.
     """
-    first, _, _ = text.partition("\n")
-    delimiter = max(_DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        rows = []
-        for cells in reader:
-            if any(cell.strip() for cell in cells[len(header) :]):
-                raise UserError(f"Line {reader.line_num} of {name!r} has more cells than the first, {len(header)}.")
-            if any(cells):
-                rows.append([cell.strip() for cell in cells])
-    except csv.Error as error:
-        raise UserError(f"Line {reader.line_num} of {name!r} cannot be read: {error}.") from None
-    return _sheet(name, header, rows)
-
-
-def _from_parquet(data: bytes, name: str) -> Sheet:
-    try:
-        table = parquet_table(data)
-        columns = [["" if v is None else v.strip() for v in c.cast(pa.string()).to_pylist()] for c in table.columns]
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"The table {name!r} cannot be read: {reason}.") from None
-    return _sheet(name, table.column_names, [list(row) for row in zip(*columns, strict=True)])
-
-
-def _sheet(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Sheet:
-    columns = [(place, column) for place, column in enumerate(header) if column]
-    if not columns:
-        raise UserError(f"The table {name!r} has no line that names its columns.")
-    names = [column for _, column in columns]
-    repeated = next((column for column in names if names.count(column) > 1), None)
-    if repeated is not None:
-        raise UserError(f"{name!r} has two columns called {repeated!r}.")
-    return Sheet(
-        name,
-        tuple(names),
-        tuple({column: row[place] if place < len(row) else "" for place, column in columns} for row in rows),
-    )
-
-
-def _text(data: bytes) -> str:
-    encodings = ("utf-16",) if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "cp1252")
-    for encoding in encodings:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            pass
-    return data.decode("latin-1")
+    table = open_table(content, name)
+    rows: list[Row] = []
+    numbers: list[int] = []
+    for batch, places in table.batches(table.columns):
+        rows += batch.to_pylist()
+        numbers += places.tolist()
+    return Sheet(name, table.columns, tuple(rows), tuple(numbers), table.notes)
