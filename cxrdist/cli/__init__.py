@@ -16,7 +16,7 @@ from cxrdist.cli.help import OrderedGroup
 from cxrdist.cli.jobs import jobs, submit
 from cxrdist.cli.location import RunLocation
 from cxrdist.cli.lungs import lungs
-from cxrdist.cli.options import absolute, execution_options, overrides, run_options, study_options
+from cxrdist.cli.options import absolute, cache_option, execution_options, overrides, run_options, study_options
 from cxrdist.errors import CxrdistError
 from cxrdist.run.background import is_left_behind
 
@@ -120,11 +120,15 @@ def status(run_dir: str, watch: bool) -> None:  # noqa: FBT001 - click passes by
 )
 @click.argument("run_dir", metavar="RUN", type=RunLocation())
 @click.option("--partial", is_flag=True, help="Make the tables of a study that is not complete; they say so.")
-def report(run_dir: str, partial: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Make tables and figures again, from predictions."""
+@cache_option
+def report(run_dir: str, partial: bool, cache: str | None) -> None:  # noqa: FBT001 - click passes by name
+    """Make tables and figures again, from predictions.
+
+    Images and heat maps are drawn anew where the cache of decoded images is at hand, else as they were kept.
+    """
     from cxrdist.cli.commands import report_command
 
-    report_command(run_dir, partial=partial)
+    report_command(run_dir, partial=partial, cache=cache)
 
 
 @cli.command(
@@ -179,7 +183,10 @@ def compare(run_dirs: tuple[str, ...], out: Path) -> None:
     metavar="CLASS",
     help="Which class is explained: predicted, true, or the name of one for all images.",
 )
-def heatmaps(run_dir: str, images: tuple[str, ...], variants: tuple[str, ...], method: Any, class_: str) -> None:
+@cache_option
+def heatmaps(
+    run_dir: str, images: tuple[str, ...], variants: tuple[str, ...], method: Any, class_: str, cache: str | None
+) -> None:
     """Show which parts of an image speak for a class, and how much of that lies in the lungs.
 
     Makes the maps of all test images, each by the network that was not trained on the image, and prints the share of
@@ -187,7 +194,7 @@ def heatmaps(run_dir: str, images: tuple[str, ...], variants: tuple[str, ...], m
     """
     from cxrdist.cli.heatmaps import heatmaps_command
 
-    heatmaps_command(run_dir, images, variants, method, class_)
+    heatmaps_command(run_dir, images, variants, method, class_, cache)
 
 
 @cli.command(
@@ -198,6 +205,7 @@ def heatmaps(run_dir: str, images: tuple[str, ...], variants: tuple[str, ...], m
     """
 )
 @click.option("--run-dir", type=RunLocation(), help="Of a study file: where everything is kept; by default runs/NAME.")
+@cache_option
 @execution_options
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of a study file: change a key of it. Repeatable."

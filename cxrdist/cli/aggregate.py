@@ -66,7 +66,7 @@ def _log(study: Study, store: Store, findings: Findings) -> None:
     with _staged_in(store.root / _STAGING):
         content = {**_tables(tables), "predictions": _predictions(results), **_charts(results)}
         if study.tracking.images:
-            content |= _heat_maps(results if results.images else with_images(store, results))
+            content |= _heat_maps(results if results.images else with_images(store, results)[0])
         run.log(content, step=0)
         for one in findings.inferences:
             for name, estimate in one.overall.items():

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cxrdist.cli.commands import make_report, place, require_study, run_store, run_to_end
+from cxrdist.cli.commands import place, require_study, run_store, run_to_end, write_report_of
+from cxrdist.cli.gather import gather
 from cxrdist.config import Study, load_study
-from cxrdist.config.location import is_remote
+from cxrdist.config.location import absolute_location, is_remote
 from cxrdist.errors import UserError
 from cxrdist.report.audit import Audit, AuditRow, Interval, Kind, audit_findings
 from cxrdist.report.audit_tables import audit_by_class_table, audit_table
 from cxrdist.report.render import render_text
+from cxrdist.report.sections import Findings
 from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, run_cohort, source_studies
 from cxrdist.run.context import read_plan, read_study
 from cxrdist.run.display import ConsoleDisplay
@@ -49,7 +51,7 @@ def audit_command(
         target: a run directory or a study file.
         settings: KEY=VALUE, of a study file.
         images: folder, of a study file.
-        execution: executor, workers and address; None where not given.
+        execution: executor, workers, address and cache; None where not given.
         run_dir: of a study file.
 
     Raises:
@@ -93,11 +95,11 @@ def audit_command(
         f"95 % intervals by a bootstrap of {RESAMPLES:,} resamples of patients, stratified by class",
     )
     store.write_json(layout.AUDIT, {"cohort": plan.cohort, **audit.to_json()})
-    make_report(store)
     for table in (audit_table(audit), audit_by_class_table(audit)):
         click.echo(render_text(table))
     for finding in audit_findings(audit):
         click.echo(f"- {finding}")
+    write_report_of(store, Findings.of(gather(store, partial=False)))
     click.echo(f"report: {place(store, f'{layout.REPORT}/index.html')}")
 
 
@@ -119,6 +121,8 @@ def _study_and_run(
     study = read_study(store)
     # The cluster that the run had may be gone: the one to join now is the one that is named now.
     now = {"address": None, **{key: value for key, value in execution.items() if value is not None}}
+    if now.get("cache") is not None:
+        now["cache"] = absolute_location(now["cache"], "--cache")
     return study.model_copy(update={"execution": study.execution.model_copy(update=now)}), store
 
 

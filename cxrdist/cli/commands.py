@@ -11,7 +11,8 @@ from rich.console import Console
 
 from cxrdist.cli.aggregate import log_aggregate
 from cxrdist.cli.gather import gather, results_fingerprint, with_images
-from cxrdist.cli.location import shown
+from cxrdist.cli.kept_images import kept_pictures, predictions_mark, write_kept_images
+from cxrdist.cli.location import shown as shown_path
 from cxrdist.cli.provenance import git_commit_of_file
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config import Study, load_study
@@ -20,6 +21,7 @@ from cxrdist.errors import CxrdistError, UserError
 from cxrdist.report.render import render_text
 from cxrdist.report.sections import Findings
 from cxrdist.report.write import headline_tables, write_report
+from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
 from cxrdist.run.lung_plan import LUNGS
@@ -65,11 +67,11 @@ def run_to_end(study: Study, store: Store, display: ConsoleDisplay) -> bool:
     return summary.done_before < n_jobs
 
 
-def report_command(run_dir: str, *, partial: bool) -> None:
+def report_command(run_dir: str, *, partial: bool, cache: str | None) -> None:
     """Make tables, figures and the page."""
     store = existing_run(run_dir)
     require_study(store)
-    print_report(store, partial=partial)
+    print_report(store, partial=partial, cache=cache)
 
 
 def phantoms_command(folder: Path, patients: int, size: int, seed: int, marker: str | None) -> None:
@@ -116,34 +118,54 @@ def require_study(store: Store) -> None:
         )
 
 
-def print_report(store: Store, *, partial: bool, keep: bool = False) -> Findings:
-    """Write the report as `make_report` does, and print its tables."""
-    findings = make_report(store, partial=partial, keep=keep)
+def print_report(store: Store, *, partial: bool, keep: bool = False, cache: str | None = None) -> Findings:
+    """Print a report's tables, then write the report as `write_report_of` does."""
+    findings = Findings.of(gather(store, partial=partial))
     for table in headline_tables(findings):
         click.echo(render_text(table))
+    findings = write_report_of(store, findings, keep=keep, cache=cache)
     click.echo(f"report: {place(store, f'{layout.REPORT}/index.html')}")
     return findings
 
 
-def make_report(store: Store, *, partial: bool = False, keep: bool = False) -> Findings:
-    """Write the report of a run; with `keep`, only if it is not of the same results already."""
-    findings = Findings.of(gather(store, partial=partial))
-    results = results_fingerprint(store)
+def write_report_of(store: Store, findings: Findings, *, keep: bool = False, cache: str | None = None) -> Findings:
+    """Write the report of a run, and say what it lacks; return what it shows, with its images.
+
+    Args:
+        store: the run directory.
+        findings: without images.
+        keep: whether nothing is done where there is a report of the same results already.
+        cache: location of the cache, where it is no longer the one that the run had.
+    """
+    results, plan = results_fingerprint(store), read_plan(store)
     before = store.read_json(layout.REPORT_MADE_FROM) or {}
-    if not (keep and store.exists(f"{layout.REPORT}/index.html") and before.get("results") == results):
-        with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
-            files = before.get("files", [])
-            store.write_json(layout.REPORT_MADE_FROM, {"results": None, "files": files})
-            findings = replace(findings, results=with_images(store, findings.results))
-            paths = write_report(findings, store.root / layout.REPORT)
-            written = [path.relative_to(store.root).as_posix() for path in paths]
-            # Such as tables of a variant that the study no longer has; what others put there is theirs.
-            store.remove(*sorted(set(files).intersection(store.names(layout.REPORT)).difference(written)))
-            store.push(layout.REPORT)
-            store.write_json(layout.REPORT_MADE_FROM, {"results": results, "files": sorted(written)})
+    if keep and store.exists(f"{layout.REPORT}/index.html") and before.get("results") == results:
+        return findings
+    with_pictures, shown = with_images(store, findings.results, cache)
+    predictions = predictions_mark(store, plan)
+    files = before.get("files", [])
+    if before.get("predictions", predictions) == predictions:
+        with_pictures = replace(with_pictures, kept_pictures=kept_pictures(store, with_pictures, files))
+    findings = replace(findings, results=with_pictures)
+    with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
+        store.write_json(layout.REPORT_MADE_FROM, {**before, "results": None, "files": files})
+        if shown.made and shown.images:
+            write_kept_images(store, plan, list(shown.images.values()))
+        paths = write_report(findings, store.root / layout.REPORT)
+        written = [path.relative_to(store.root).as_posix() for path in paths]
+        # Such as tables of a variant that the study no longer has; what others put there is theirs.
+        store.remove(*sorted(set(files).intersection(store.names(layout.REPORT)).difference(written)))
+        store.push(layout.REPORT)
+        # What could not be had now may be there next time.
+        made_from = None if shown.lacking else results
+        store.write_json(
+            layout.REPORT_MADE_FROM, {"results": made_from, "predictions": predictions, "files": sorted(written)}
+        )
+    for sentence in shown.lacking:
+        click.echo(sentence)
     return findings
 
 
 def place(store: Store, name: str = "") -> str:
     """Return where an artefact is, as it is short to read."""
-    return store.where(name) if is_remote(store.location) else str(shown(store.root / name))
+    return store.where(name) if is_remote(store.location) else str(shown_path(store.root / name))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrdist import __version__
-from cxrdist.cli.gather_images import heat_shares, shown_images
+from cxrdist.cli.gather_images import Shown, heat_shares, shown_images
 from cxrdist.cli.gather_sweep import sweep_marks, sweep_summary
 from cxrdist.cli.provenance import PACKAGE, git_commit
 from cxrdist.cohort.table import Cohort
@@ -71,12 +71,18 @@ def gather(store: Store, *, partial: bool) -> Results:
     )
 
 
-def with_images(store: Store, results: Results) -> Results:
-    """Return results with the images that a page shows, explained by the networks that were kept: seconds of work."""
-    context = Context(store, available_device())
+def with_images(store: Store, results: Results, cache: str | None = None) -> tuple[Results, Shown]:
+    """Return results with the images that a page shows, explained by the networks that were kept: seconds of work.
+
+    Args:
+        store: the run directory.
+        results: of its predictions.
+        cache: location of the cache, where it is no longer the one that the run had.
+    """
+    context = Context(store, available_device(), cache)
     cohort = Cohort(read_table(store, layout.COHORT), store.root, results.classes)
-    images = shown_images(context, cohort, images_to_show(results), results.out_of_fold)
-    return replace(results, images=images, heat_shares=heat_shares(context))
+    shown = shown_images(context, cohort, images_to_show(results), results.out_of_fold)
+    return replace(results, images=shown.images, heat_shares=heat_shares(context)), shown
 
 
 def results_fingerprint(store: Store) -> str:

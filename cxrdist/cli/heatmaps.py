@@ -27,11 +27,11 @@ from cxrdist.run.heatmaps import (
     MethodChoice,
     Target,
     explain_predictions,
-    has_pixels,
     lung_masks,
     method_of,
     of_images,
     seen,
+    why_no_pixels,
 )
 from cxrdist.run.inline import available_device
 from cxrdist.run.results import collect
@@ -44,7 +44,12 @@ _ENLARGED = 2
 
 
 def heatmaps_command(
-    run_dir: str, images: Sequence[str], variants: Sequence[str], method: MethodChoice, class_: str
+    run_dir: str,
+    images: Sequence[str],
+    variants: Sequence[str],
+    method: MethodChoice,
+    class_: str,
+    cache: str | None,
 ) -> None:
     """Make the heat maps of all test images and print where their heat lies, or draw those of some images.
 
@@ -54,7 +59,7 @@ def heatmaps_command(
     """
     store = existing_run(run_dir)
     require_study(store)
-    context = Context(store, available_device())
+    context = Context(store, available_device(), cache)
     target = Target.find(class_, context.classes)
     chosen = _variants(context, variants)
     for variant in chosen:
@@ -98,10 +103,11 @@ def _check_image(context: Context, image_id: str) -> None:
 
 
 def _require_pixels(context: Context) -> None:
-    if not has_pixels(context):
+    missing = why_no_pixels(context)
+    if missing:
         raise UserError(
-            f"The decoded images of the study are not in the cache {context.plan.cache} any more; `cxrdist run` makes "
-            "them again."
+            f"The decoded images of the study are out of reach ({missing}); give their cache with --cache, or do "
+            "`cxrdist run` again, which makes them."
         )
 
 

@@ -42,6 +42,16 @@ def run_options(function: Any) -> Any:
     return function
 
 
+def cache_option(function: Any) -> Any:
+    """Give a command that reads a run directory what says where its decoded images are."""
+    option = click.option(
+        "--cache",
+        type=RunLocation(),
+        help="Where the decoded images are, if no longer where the run had them: a folder, or s3://BUCKET/PREFIX.",
+    )
+    return option(function)
+
+
 def execution_options(function: Any) -> Any:
     """Give a command what says who works."""
     for option in (

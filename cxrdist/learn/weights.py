@@ -42,12 +42,13 @@ _UNREADABLE = (
 )
 
 
-def find_weights(weights: str, model: ModelName) -> Path | None:
+def find_weights(weights: str, model: ModelName, *, fetches: bool = True) -> Path | None:
     """Return the file of the model's weights, or None for random ones.
 
     Args:
         weights: `imagenet` (torchvision's, fetched once into torch's cache), `none`, or a file or folder.
         model: whose weights; in a folder the file is called as the model.
+        fetches: whether those of `imagenet` are fetched where they are not there.
 
     Raises:
         UserError: there is no such file, or no network to fetch it from.
@@ -55,7 +56,7 @@ def find_weights(weights: str, model: ModelName) -> Path | None:
     if weights == RANDOM:
         return None
     if weights == IMAGENET:
-        return _imagenet_file(model)
+        return _imagenet_file(model, fetches=fetches)
     path = Path(weights)
     candidates = [path / f"{model}{suffix}" for suffix in SUFFIXES] if path.is_dir() else [path]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -145,7 +146,7 @@ def _torchvision_key(key: str, model: ModelName) -> str:
     return f"{_RESNET_TRUNK[int(first)]}.{rest}" if int(first) < len(_RESNET_TRUNK) else key
 
 
-def _imagenet_file(model: ModelName) -> Path:
+def _imagenet_file(model: ModelName, *, fetches: bool = True) -> Path:
     weights = torchvision.models.get_model_weights(model).IMAGENET1K_V1
     name = str(weights.url).rsplit("/", 1)[-1]
     path = Path(str(torch.hub.get_dir())) / "checkpoints" / name
@@ -157,6 +158,8 @@ def _imagenet_file(model: ModelName) -> Path:
         )
     if path.is_file():
         return path
+    if not fetches:
+        raise UserError(f"model.weights is 'imagenet', but {name} is not there; put the file into {path.parent}.")
     sha_prefix = name.rsplit("-", 1)[-1].removesuffix(".pth")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from cxrdist.errors import CxrdistError
 from cxrdist.report.audit import Audit
 from cxrdist.report.images import HeatShares, ShownImage
 from cxrdist.report.masks import MaskSummary
+from cxrdist.report.style import Picture
 from cxrdist.report.sweep import SweepSummary
 from cxrdist.study.outoffold import FoldPredictions, OutOfFold
 
@@ -108,6 +109,8 @@ class Results:
     """Of the fold jobs that kept them: predictions on the validation parts."""
     images: Mapping[str, ShownImage] = field(default_factory=dict)
     """Images to look at, by id."""
+    kept_pictures: Sequence[Picture] = ()
+    """Figures of images by an earlier report, which cannot be drawn now."""
     heat_shares: Sequence[HeatShares] = ()
     """Of the variants whose heat maps were made for all test images."""
     config: Study | None = None

@@ -131,9 +131,8 @@ def _mistakes(results: Results, scores: Sequence[VariantScores]) -> Section:
 
 def _heat(results: Results) -> Section:
     shares = heat_table(results)
-    return Section(
-        "heat-section", "What the networks look at", [*([shares] if shares else []), *example_pictures(results)]
-    )
+    pictures = [*example_pictures(results), *results.kept_pictures]
+    return Section("heat-section", "What the networks look at", [*([shares] if shares else []), *pictures])
 
 
 def _audit(results: Results) -> Section:

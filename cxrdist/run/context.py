@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -218,14 +218,22 @@ class Inputs:
 
 
 class Context(Inputs):
-    """A study as a lane sees it."""
+    """A study as a lane sees it.
 
-    def __init__(self, store: Store, device: torch.device) -> None:
+    Args:
+        store: the run directory.
+        device: where units are computed.
+        cache: location of the cache, where it is no longer the one that the run had.
+    """
+
+    def __init__(self, store: Store, device: torch.device, cache: str | None = None) -> None:
         self.store = store
         self.study = read_study(self.store)
         self.folds = read_folds(self.store)
         table = read_table(self.store, layout.COHORT)
-        super().__init__(read_plan(self.store), table.column("image_id").to_pylist(), device)
+        plan = read_plan(self.store)
+        plan = plan if cache is None else replace(plan, cache=cache)
+        super().__init__(plan, table.column("image_id").to_pylist(), device)
         self.classes = tuple(self.study.cohort.classes)
         index = {name: i for i, name in enumerate(self.classes)}
         self.labels = torch.tensor([index[label] for label in table.column("label").to_pylist()])

@@ -16,10 +16,10 @@ from cxrdist.run.context import Context, Plan, SelectedRows
 from cxrdist.run.heatmaps import Target, explain_predictions, shares_inside
 from cxrdist.run.masks import write_arrow
 from cxrdist.run.store import Store
-from cxrdist.study.fingerprint import fingerprint
+from cxrdist.study.fingerprint import Json, fingerprint
 from cxrdist.study.layout import HeatFiles, JobFiles
 from cxrdist.study.outoffold import OutOfFold
-from cxrdist.study.plan import Variant
+from cxrdist.study.plan import FoldJob, Variant
 
 _FORMAT = 1
 """Raised whenever the code changes what the same networks and images give."""
@@ -100,8 +100,9 @@ def write_heat(context: Context, variant: Variant, target: Target, heat: Variant
             "area": pa.array(heat.area, pa.float64()),
         }
     )
-    made_from = _made_from(context, variant, target, heat.method)
-    metadata = {"method": heat.method, "class": target.kind, "fingerprint": made_from}
+    masks = _mask_name(context)
+    made_from = _made_from(context, variant, target, heat.method, masks)
+    metadata = {"method": heat.method, "class": target.kind, "masks": masks, "fingerprint": made_from}
     write_arrow(context.store, HeatFiles(variant.name, target.name).maps, table.replace_schema_metadata(metadata))
 
 
@@ -118,7 +119,14 @@ def read_fresh_heat(
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         made_by: Method = "cam" if metadata["method"] == "cam" else "gradcam"
-        if method not in (None, made_by) or metadata["fingerprint"] != _made_from(context, variant, target, made_by):
+        if method not in (None, made_by):
+            return None
+        try:
+            masks = _mask_name(context)
+        except UserError:
+            # The weights of the lung network are out of reach, so they did not change either.
+            masks = metadata["masks"]
+        if metadata["fingerprint"] != _made_from(context, variant, target, made_by, masks):
             return None
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
         scale = columns["scale"].to_numpy()[:, None, None]
@@ -132,7 +140,7 @@ def read_fresh_heat(
             inside=columns["inside"].to_numpy(),
             area=columns["area"].to_numpy(),
         )
-    except (OSError, pa.ArrowException, KeyError, ValueError, UserError):
+    except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
 
 
@@ -148,16 +156,16 @@ def heat_marks(store: Store, plan: Plan) -> dict[str, str]:
     return marks
 
 
-def _made_from(context: Context, variant: Variant, target: Target, method: Method) -> str:
+def job_marks(store: Store, jobs: Sequence[FoldJob]) -> dict[str, Json]:
+    """Return by fold job what its predictions are named by, whatever machine made them."""
+    done = {job.key: store.read_json(JobFiles(job.key).done) or {} for job in jobs}
+    return {job.key: [job.fingerprint, done[job.key].get("predictions_sha256")] for job in jobs}
+
+
+def _made_from(context: Context, variant: Variant, target: Target, method: Method, masks: str) -> str:
     """Return the hash of everything that can change a variant's heat maps, and their shares in the lungs."""
-    marks = {}
-    for job in context.plan.jobs:
-        if job.variant == variant:
-            done = context.store.read_json(JobFiles(job.key).done) or {}
-            marks[job.key] = [job.fingerprint, done.get("predictions_sha256")]
-    return fingerprint(
-        {"format": _FORMAT, "jobs": marks, "class": target.kind, "method": method, "masks": _mask_name(context)}
-    )
+    marks = job_marks(context.store, [job for job in context.plan.jobs if job.variant == variant])
+    return fingerprint({"format": _FORMAT, "jobs": marks, "class": target.kind, "method": method, "masks": masks})
 
 
 def _mask_name(context: Context) -> str:

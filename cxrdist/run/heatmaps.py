@@ -12,16 +12,15 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from cxrdist.cohort.packing import PackedMasks
-from cxrdist.cohort.shards import ShardError
-from cxrdist.errors import UserError, first_few, one_of
+from cxrdist.errors import CxrdistError, UserError, first_few, one_of
 from cxrdist.learn.heatmaps import Method, enlarge, has_cam, heat_maps, mass_inside
 from cxrdist.learn.models import Classifier, build_head, build_trunk
 from cxrdist.learn.sources import ImageSource
 from cxrdist.learn.views import apply_view
-from cxrdist.learn.weights import hash_weights, read_state_dict
+from cxrdist.learn.weights import IMAGENET, find_weights, hash_weights, load_trunk, read_state_dict
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.context import Context, SelectedRows
-from cxrdist.run.jobs import load_given_weights, weights_file
+from cxrdist.run.jobs import weights_file
 from cxrdist.run.masks import network_masks
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
@@ -88,6 +87,10 @@ def method_of(variant: Variant, network: Network, choice: MethodChoice) -> Metho
     return "cam" if cam and choice != "gradcam" else "gradcam"
 
 
+class NoNetworkError(UserError):
+    """Fold jobs whose networks were not kept."""
+
+
 class KeptNetworks:
     """The trained networks of a run, read from its fold jobs; a frozen trunk, which folds share, is made once."""
 
@@ -99,12 +102,12 @@ class KeptNetworks:
         """Refuse to begin where a network is missing.
 
         Raises:
-            UserError: fold jobs have none.
+            NoNetworkError: fold jobs have none.
         """
         store = self._context.store
         missing = [job.key for job in jobs if not store.exists(JobFiles(job.key).model)]
         if missing:
-            raise UserError(
+            raise NoNetworkError(
                 f"{len(missing)} of {len(jobs)} fold jobs have no network to explain ({first_few(missing)}): they were "
                 "trained with execution.keep_models: false, or taken over by an audit; remove their folders in "
                 f"{store.where('jobs')} and run the study again with execution.keep_models: true."
@@ -144,11 +147,18 @@ class KeptNetworks:
             context = self._context
             path = weights_file(context, model)
             if path is not None and not path.is_file():
-                raise UserError(f"The weight file {path}, which the networks of {model} start from, is not there.")
+                # As on another machine.
+                if context.study.model.weights != IMAGENET:
+                    raise UserError(
+                        f"The weight file {path}, which the networks of {model} start from, is not there; put it, or a "
+                        "link to it, there again."
+                    )
+                path = find_weights(IMAGENET, model, fetches=False)
             if hash_weights(path) != context.plan.networks[model].weights_hash:
                 raise UserError(f"The weight file {path} has changed since the networks of {model} were trained on it.")
             trunk = build_trunk(model, context.study.seed)
-            load_given_weights(context, trunk, variant)
+            if path is not None:
+                load_trunk(trunk, model, path)
             self._trunks[model] = trunk
         return self._trunks[model]
 
@@ -231,12 +241,22 @@ def of_images(predictions: OutOfFold, image_ids: Sequence[str]) -> OutOfFold:
     )
 
 
-def has_pixels(context: Context) -> bool:
-    """Return whether the decoded images, and the run's masks if it has any, are still where the run left them."""
+def why_no_pixels(context: Context) -> str:
+    """Return why the decoded images, or the run's masks if it has any, cannot be had; empty where they can.
+
+    They are those of the run: a cache that holds others under their name does not count.
+    """
     try:
-        return bool(context.images) and (context.plan.masks is None or bool(context.masks))
-    except (ShardError, OSError, pa.ArrowException, KeyError):
-        return False
+        if context.shards.pixels_hash != context.plan.pixels:
+            return f"{context.shards.folder} holds others"
+        # They are opened when they are asked for.
+        _ = context.masks
+    except CxrdistError as error:
+        # Shards that cannot be read, or an object store that refuses or does not answer.
+        return str(error).removesuffix(".")
+    except (OSError, pa.ArrowException, ValueError) as error:
+        return str(error).partition(". Detail")[0]
+    return ""
 
 
 def lung_masks(context: Context, on_progress: Callable[[int, int], None] | None = None) -> SelectedRows:
@@ -263,11 +283,14 @@ def mask_in_view(masks: NDArray[np.uint8], view: ViewName) -> NDArray[np.uint8]:
 
 def seen(context: Context, view: ViewName, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return what a network sees of images in a view: grey [n, s, s]."""
-    grey = context.images.take(rows)
-    if view == "whole" or context.masks is None:
+    return in_view(context.images.take(rows), None if context.masks is None else context.masks.take(rows), view)
+
+
+def in_view(grey: NDArray[np.uint8], masks: NDArray[np.uint8] | None, view: ViewName) -> NDArray[np.uint8]:
+    """Return what a network sees in a view of images [n, s, s] with masks [n, s, s] of 0 and 1: grey [n, s, s]."""
+    if view == "whole" or masks is None:
         return grey
-    masks = torch.from_numpy(context.masks.take(rows))
-    return np.asarray(apply_view(torch.from_numpy(grey), masks, view).numpy())
+    return np.asarray(apply_view(torch.from_numpy(grey), torch.from_numpy(masks), view).numpy())
 
 
 def shares_inside(

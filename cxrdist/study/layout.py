@@ -15,6 +15,8 @@ MASKS = "masks.json"
 """Where the lung masks come from, and which are implausible, where a view needs masks."""
 MASK_EXAMPLES = "mask_examples.arrow"
 """Some images with their masks, to look at."""
+SHOWN_IMAGES = "shown_images.arrow"
+"""The images of the report's figures, with masks and heat maps, so that a later report needs no cache."""
 FOLDS = "folds.arrow"
 """Image ids and, for each fold, the part of each image."""
 FOLDS_JSON = "folds.json"
@@ -23,18 +25,13 @@ AUDIT_RUN = "audit"
 """Folder of the shortcut audit, a run directory of its own."""
 AUDIT = "audit.json"
 """What the audit found, in its own run directory."""
-DRIVERS = "driver"
-"""Folder of the signs of life of whoever works on the study now, or asks whether it may."""
+DRIVER = "driver.json"
+"""Who works on the study now, with the time of the last sign of life."""
 REPORT = "report"
 """Folder of tables, figures and `index.html`."""
 
 REPORT_MADE_FROM = f"{REPORT}/made_from.json"
 """Which results the report shows, and the files that were written for it: written last."""
-
-
-def driver_sign(token: str) -> str:
-    """Return the name of the sign of life of the driver with this token."""
-    return f"{DRIVERS}/{token}.json"
 
 
 class HeatFiles:

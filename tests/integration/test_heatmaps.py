@@ -16,13 +16,16 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cxrdist.cli import commands
 from cxrdist.cli.gather import gather, with_images
+from cxrdist.cli.gather_images import heat_shares
 from cxrdist.cohort.decode import Preprocessing, decode_grey, read_image_file
 from cxrdist.config import load_study
 from cxrdist.learn.heatmaps import heat_maps, min_max
 from cxrdist.learn.models import build_classifier
 from cxrdist.learn.sources import ImageSource
 from cxrdist.learn.views import apply_view
+from cxrdist.report.sections import Findings
 from cxrdist.run.context import Context
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
@@ -95,7 +98,7 @@ def give_network(run, source, target):
 
 def results_of(run):
     store = Store(run)
-    return with_images(store, gather(store, partial=False))
+    return with_images(store, gather(store, partial=False))[0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -260,7 +263,7 @@ def test_the_network_of_another_fold_job_is_refused(run):
 def test_without_decoded_images_the_command_says_how_to_get_them(run):
     shutil.rmtree(run / "heatmaps")
     forget_cache(run)
-    assert_one_sentence(run_here("heatmaps", str(run)), 2, ["decoded images", "`cxrdist run` makes them again"])
+    assert_one_sentence(run_here("heatmaps", str(run)), 2, ["decoded images", "--cache", "`cxrdist run` again"])
 
 
 def forget_cache(run):
@@ -357,6 +360,11 @@ def test_a_study_without_masks_takes_those_of_the_lung_network(tmp_path, phantom
     assert columns["area"] == pytest.approx(masks.mean(axis=(1, 2)).tolist(), abs=1e-12)
     assert np.mean(columns["area"]) > 0.05
     assert not re.search(r"made \d+ of", run_here("heatmaps", str(run))[1])
+    # What it made stays where its weights are out of reach.
+    study = (run / "study.yaml").read_text()
+    assert study.count("weights: builtin") == 1
+    (run / "study.yaml").write_text(study.replace("weights: builtin", "weights: /gone.safetensors"))
+    assert [one.variant for one in heat_shares(Context(Store(run), torch.device("cpu")))] == ["whole-resnet34"]
 
 
 @pytest.mark.real_data
@@ -381,3 +389,107 @@ def test_of_real_images_grad_cam_of_resnet34_is_the_positive_part_of_cam(pooling
     assert grad_cam.shape == (4, 7, 7)
     assert (grad_cam.amax((1, 2)) > 0).all()
     torch.testing.assert_close(min_max(grad_cam), min_max(cam.relu()), rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, phantoms, shared_cache):
+    """A run of one variant with heat maps and a report, its cache out of reach."""
+    settings = ("variants.views=[lung_box]", "variants.models=[resnet34]")
+    run = train(tmp_path_factory.mktemp("reported"), phantoms, shared_cache, *settings)
+    for name in ("heatmaps", "report"):
+        assert run_here(name, str(run))[0] == 0
+    change_plan(run, cache=str(run / "gone"))
+    return run
+
+
+@pytest.fixture
+def moved(reported, tmp_path):
+    """A copy of it elsewhere, to spoil."""
+    return Path(shutil.copytree(reported, tmp_path / "moved"))
+
+
+def change_plan(run, **changes):
+    plan = json.loads((run / "plan.json").read_text())
+    (run / "plan.json").write_text(json.dumps(plan | changes))
+
+
+def shown(run):
+    """All that a reader sees of a report."""
+    files = [path for path in (run / "report").rglob("*") if path.is_file() and path.name != "made_from.json"]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_report_needs_the_decoded_images_once(moved):
+    before = shown(moved)
+    assert "report/figures/heat_by_view.svg" in before
+    for path in moved.glob("jobs/*/*/model.safetensors"):
+        path.unlink()
+    shutil.rmtree(moved / "report")
+    status, output = run_here("report", str(moved))
+    assert status == 0, output
+    assert output.count("The decoded images of the study are out of reach") == 1
+    assert "those that an earlier report kept" in output
+    assert shown(moved) == before
+
+
+def test_figures_that_cannot_be_drawn_again_are_those_of_the_earlier_report(moved, shared_cache):
+    (moved / "shown_images.arrow").unlink()
+    before = shown(moved)
+    status, output = run_here("report", str(moved))
+    assert status == 0, output
+    assert "out of reach" in output
+    assert "--cache" in output
+    after = shown(moved)
+    assert {name for name in before if after.get(name) != before[name]} == {"report/index.html"}
+    page = after["report/index.html"].decode()
+    assert page.count("As an earlier report drew it") == 4
+    assert "What the networks look at" in page
+    status, output = run_here("report", str(moved), "--cache", str(shared_cache))
+    assert (status, "out of reach" in output) == (0, False), output
+    assert shown(moved) == before
+
+
+@pytest.mark.parametrize("of", ["the same", "others"])
+def test_images_and_figures_are_kept_of_the_same_predictions_alone(moved, monkeypatch, of):
+    written = []
+
+    def write_nothing(findings, _):
+        written.append(findings.results)
+        return []
+
+    monkeypatch.setattr(commands, "write_report", write_nothing)
+    if of == "others":
+        made_from = moved / "report" / "made_from.json"
+        made_from.write_text(json.dumps(json.loads(made_from.read_text()) | {"predictions": "of others"}))
+        table = pa.ipc.open_file(moved / "shown_images.arrow").read_all()
+        with pa.ipc.new_file(moved / "shown_images.arrow", table.schema.with_metadata({"predictions": "of others"})):
+            pass
+    store = Store(moved)
+    commands.write_report_of(store, Findings.of(gather(store, partial=False)))
+    assert bool(written[0].images) == (of == "the same")
+    assert list(written[0].kept_pictures) == []
+
+
+def test_heat_maps_of_a_run_that_was_moved_are_made_with_the_cache_given_anew(moved, shared_cache):
+    before, _ = read(moved, "lung_box-resnet34")
+    shutil.rmtree(moved / "heatmaps")
+    arguments = ("heatmaps", str(moved))
+    assert_one_sentence(run_here(*arguments), 2, ["decoded images", "gone", "--cache"])
+    status, output = run_here(*arguments, "--cache", str(shared_cache))
+    assert status == 0, output
+    assert (read(moved, "lung_box-resnet34")[0]["map"] == before["map"]).all()
+
+
+def test_a_cache_of_other_images_is_not_taken_for_the_runs(run):
+    change_plan(run, pixels="0" * 64)
+    result = run_here("heatmaps", str(run), "--image", "normal-0000-00")
+    assert_one_sentence(result, 2, ["decoded images", "holds others"])
+
+
+def test_a_report_that_cannot_be_written_is_printed_first(moved):
+    shutil.rmtree(moved / "report")
+    (moved / "report").write_text("a file where the folder should be\n")
+    status, output = run_here("report", str(moved))
+    assert status == 2
+    assert "cannot be written" in output
+    assert output.index("Summary") < output.index("Error: ")
