@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cxrdist.cli.commands import existing_run
 from cxrdist.run.context import read_plan
-from cxrdist.run.lock import live_driver
+from cxrdist.run.lock import Sign, Watch
 from cxrdist.run.lung_plan import LUNGS, read_lung_plan
 from cxrdist.run.results import JobStatus, Standing, all_statuses
 from cxrdist.run.store import Store
@@ -30,27 +30,30 @@ def status_command(run_dir: str, *, watch: float | None = None) -> None:
     """
     store = existing_run(run_dir)
     console = Console()
+    drivers = Watch(store.hurried())
+    driver = drivers.driver()
     if watch is None:
-        console.print(_picture(store, bars=False))
+        console.print(_picture(store, driver, bars=False))
         return
-    with Live(_picture(store, bars=True), console=console, auto_refresh=False) as live:
-        while live_driver(store) is not None:
+    with Live(_picture(store, driver, bars=True), console=console, auto_refresh=False) as live:
+        while driver is not None:
             time.sleep(watch)
-            live.update(_picture(store, bars=True), refresh=True)
+            driver = drivers.driver()
+            live.update(_picture(store, driver, bars=True), refresh=True)
 
 
-def _picture(store: Store, *, bars: bool) -> RenderableType:
+def _picture(store: Store, driver: Sign | None, *, bars: bool) -> RenderableType:
     kind = (store.read_json(layout.PLAN) or {}).get("kind")
-    statuses = all_statuses(store, read_lung_plan(store).jobs if kind == LUNGS else read_plan(store).jobs)
+    jobs = read_lung_plan(store).jobs if kind == LUNGS else read_plan(store).jobs
+    statuses = all_statuses(store, jobs, driver_lives=driver is not None)
     lines = [f"{one.job.key} {one.standing}: {one.reason}" for one in statuses if one.reason]
     if kind != LUNGS:
         lines += [
             f"sweep {search.key}: {len(records_of(store, search))} of {search.trials} trials done"
             for search in planned_searches(store)
         ]
-    driver = live_driver(store)
     if driver is not None:
-        lines.append(f"worked on by process {driver['pid']} on {driver['host']}")
+        lines.append(f"worked on by process {driver.pid} on {driver.host}")
     done = sum(one.standing is Standing.DONE for one in statuses)
     left = time_left(statuses)
     lines.append(f"{done} of {len(statuses)} done" + ("" if left is None else f", about {duration(left)} left"))

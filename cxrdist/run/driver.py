@@ -125,7 +125,7 @@ def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Pr
     with ExitStack() as stack:
         stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
         store.create()
-        stack.enter_context(RunLock(store))
+        stack.enter_context(RunLock(store, display.say))
         tools = open_tools(study.execution, stack, ranks=study.training.gpus_per_fold)
         prepared = prepare(
             study,

@@ -72,7 +72,7 @@ def train_lungs(training: LungTraining, store: Store, display: Display) -> LungS
     with ExitStack() as stack:
         stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
         store.create()
-        stack.enter_context(RunLock(store))
+        stack.enter_context(RunLock(store, display.say))
         tools = open_tools(training.execution, stack)
         plan = _prepare(training, display, tools.run_chunks)
         store.write_json(layout.PLAN, plan.to_json())

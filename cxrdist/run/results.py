@@ -13,7 +13,6 @@ import pyarrow as pa
 from cxrdist.cohort.parquet import parquet_table
 from cxrdist.errors import CxrdistError
 from cxrdist.run.context import Plan, read_folds
-from cxrdist.run.lock import live_driver
 from cxrdist.run.store import Store
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
@@ -86,10 +85,9 @@ def job_status(store: Store, job: Job, *, driver_lives: bool) -> JobStatus:
     return JobStatus(job, Standing.STALE if done is not None or ended is not None else Standing.PENDING)
 
 
-def all_statuses(store: Store, jobs: Sequence[Job]) -> list[JobStatus]:
+def all_statuses(store: Store, jobs: Sequence[Job], *, driver_lives: bool) -> list[JobStatus]:
     """Say how every job of a plan stands."""
-    lives = live_driver(store) is not None
-    return [job_status(store, job, driver_lives=lives) for job in jobs]
+    return [job_status(store, job, driver_lives=driver_lives) for job in jobs]
 
 
 def is_done(store: Store, job: Job) -> bool:

@@ -25,13 +25,18 @@ AUDIT_RUN = "audit"
 """Folder of the shortcut audit, a run directory of its own."""
 AUDIT = "audit.json"
 """What the audit found, in its own run directory."""
-DRIVER = "driver.json"
-"""Who works on the study now, with the time of the last sign of life."""
+DRIVERS = "driver"
+"""Folder of the signs of life of whoever works on the study now, or asks whether it may."""
 REPORT = "report"
 """Folder of tables, figures and `index.html`."""
 
 REPORT_MADE_FROM = f"{REPORT}/made_from.json"
 """Which results the report shows, and the files that were written for it: written last."""
+
+
+def driver_sign(token: str) -> str:
+    """Return the name of the sign of life of the driver with this token."""
+    return f"{DRIVERS}/{token}.json"
 
 
 class HeatFiles:

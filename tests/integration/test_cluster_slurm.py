@@ -230,7 +230,7 @@ def test_a_study_goes_on_after_its_time_limit_and_does_nothing_twice(
         first = done_jobs(run_dir)
         assert len(first) < 4, "interrupted too late to show anything"
         assert "Interrupted; what was done is kept" in slurm.log(number)
-        assert not (run_dir / "driver.json").exists()
+        assert not list(run_dir.glob("driver/*"))
 
         slurm.wait(number, lambda: slurm.job(number)["JobState"] == "COMPLETED")
         followed = follower.stdout.read()

@@ -159,7 +159,8 @@ def test_a_bucket_that_stops_answering_ends_in_a_sentence_and_the_study_continue
     assert "the same command continues" in output
     assert "Traceback" not in output
     # The process that signed lives on: it is this one.
-    open_store(server.location(f"{workplace.folder.name}/run")).remove(layout.DRIVER)
+    store = open_store(server.location(f"{workplace.folder.name}/run"))
+    store.remove(*store.names(layout.DRIVERS))
     status, output = workplace.run(*arguments(workplace, server, *EPOCHS))
     assert status == 0, output
     assert results(workplace, server) == in_a_folder
