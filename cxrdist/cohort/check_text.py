@@ -1,8 +1,17 @@
-"""Text from manifests, which may be anything, as people can read it."""
+"""Text from manifests, which may be anything, as people and their programs can read it."""
+
+import csv
+import re
+from collections.abc import Callable, Iterable
+from typing import TextIO
 
 MOST_OF_A_NAME = 60
 MOST_OF_A_REASON = 300
 MOST_OF_A_CELL = 1000
+
+_FORMULA = re.compile(r"\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+"""What begins a formula, as wide as in Chinese and Japanese text too."""
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|-inf", re.IGNORECASE)
 
 
 def one_line(text: str, most: int) -> str:
@@ -15,3 +24,17 @@ def one_line(text: str, most: int) -> str:
 def short_name(text: str) -> str:
     """Return a name for a sentence or a table."""
     return one_line(text, MOST_OF_A_NAME)
+
+
+def csv_writer(file: TextIO) -> Callable[[Iterable[object]], None]:
+    """Return what writes the cells of a line into a CSV file that people open with a spreadsheet.
+
+    Text that a spreadsheet would compute stands behind an apostrophe; numbers stay numbers. Manifests are not written
+    so: programs take their ids and paths as they are.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    return lambda cells: writer.writerow([_no_formula(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text

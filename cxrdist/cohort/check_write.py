@@ -1,18 +1,17 @@
 """What a check writes beside its page: the manifest with groups joined, and lists for people to open."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
 from cxrdist.cohort.check_cohort import CohortCheck
-from cxrdist.cohort.check_text import MOST_OF_A_CELL, one_line
+from cxrdist.cohort.check_text import MOST_OF_A_CELL, csv_writer, one_line
 from cxrdist.cohort.duplicates import Pair
 from cxrdist.cohort.publish import temporary_sibling
 
@@ -178,15 +177,5 @@ def _manifest_writer(check: CohortCheck, path: Path) -> Iterator[Callable[[pa.Ta
 @contextmanager
 def _list_writer(path: Path) -> Iterator[Callable[[Iterable[Any]], None]]:
     with _whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield _adder(file)
-
-
-def _adder(file: TextIO) -> Callable[[Iterable[Any]], None]:
-    writer = csv.writer(file, lineterminator="\n")
-    return lambda cells: writer.writerow([_neutral(cell) if isinstance(cell, str) else cell for cell in cells])
-
-
-def _neutral(text: str) -> str:
-    """Return text on one line that no spreadsheet takes for a formula."""
-    line = one_line(text, MOST_OF_A_CELL)
-    return f"'{line}" if line[:1] in {"=", "+", "-", "@"} else line
+        write = csv_writer(file)
+        yield lambda cells: write(one_line(cell, MOST_OF_A_CELL) if isinstance(cell, str) else cell for cell in cells)

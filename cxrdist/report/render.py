@@ -1,9 +1,9 @@
 """Tables as text: CSV, Markdown, LaTeX and plain; HTML is in the page's template."""
 
-import csv
 import io
 import math
 
+from cxrdist.cohort.check_text import csv_writer
 from cxrdist.report.table import UNDEFINED, Cell, Table
 
 LATEX_WIDTH = 102
@@ -38,11 +38,12 @@ _MARKDOWN = str.maketrans({character: "\\" + character for character in "\\`*_{}
 
 
 def render_csv(table: Table) -> str:
-    """Return a header and the rows, numbers with 15 significant digits, undefined ones as "n/a"."""
+    """Return a header and the rows, numbers with 15 significant digits, undefined ones as "n/a", and no formulas."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_line(column.label) for column in table.columns])
-    writer.writerows([[_exact(cell) for cell in row] for row in table.rows])
+    write = csv_writer(text)
+    write(_line(column.label) for column in table.columns)
+    for row in table.rows:
+        write(_exact(cell) for cell in row)
     return text.getvalue()
 
 

@@ -1,6 +1,5 @@
 """Making the lung masks of a cohort by themselves, as files that other programs read."""
 
-import csv
 import io
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxrdist.cohort.check_text import csv_writer
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.packing import unpack_masks
 from cxrdist.cohort.shards import prepare_shards
@@ -100,10 +100,10 @@ def _png(mask: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
 
 def _table(made: Sequence[MadeMask]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image_id", "mask_path", "source", "area", "parts", "balance", "faults"])
+    write = csv_writer(text)
+    write(["image_id", "mask_path", "source", "area", "parts", "balance", "faults"])
     for one in made:
         quality = one.quality
         measured = [f"{quality.area:.4f}", quality.components, f"{quality.balance:.4f}", "; ".join(quality.faults)]
-        writer.writerow([one.image_id, one.path, one.source, *measured])
+        write([one.image_id, one.path, one.source, *measured])
     return text.getvalue().encode()

@@ -1,6 +1,7 @@
 """Imports only go down: read from the source, those inside functions and for type checking too."""
 
 import ast
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -171,6 +172,11 @@ def test_packages_in_a_circle_are_found_where_no_module_is_in_one():
         "cxrdist.report.d": "",
     }
     assert any(fault.startswith("packages in a circle: ") for fault in faults(modules))
+
+
+def test_csv_is_written_without_formulas_or_is_a_manifest():
+    writers = {name for name, text in source_of_package().items() if re.search(r"csv\.(writer|DictWriter)\(", text)}
+    assert writers == {f"cxrdist.cohort.{name}" for name in ("check_text", "build", "phantoms")}
 
 
 def test_yaml_is_read_and_written_by_one_set_of_rules():

@@ -32,13 +32,22 @@ def test_csv_gives_every_cell_back(rows):
     assert read[0] == ["Name", "Value"]
     assert len(read) == len(rows) + 1
     for (name, value), (read_name, read_value) in zip(rows, read[1:], strict=True):
-        assert read_name == name
+        assert read_name == (f"'{name}" if name.startswith("=") else name)
         if value is None:
             assert read_value == ""
         elif isinstance(value, float) and math.isnan(value):
             assert read_value == "n/a"
         else:
             assert float(read_value) == pytest.approx(value, rel=1e-14)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+A1", "-2+3", "@SUM(A1)", "\t=1", "\uff1d1", "-", "=cmd|' /C calc'!A0"])
+def test_no_cell_of_csv_is_a_formula_and_numbers_stay_numbers(name):
+    numbers = (-0.25, -3, "-1.5e-3", "+7", ".5", -math.inf)
+    columns = ("Name", *map(str, range(len(numbers))))
+    ((head, *_), (cell, *others)) = csv.reader(io.StringIO(render_csv(table([(name, *numbers)], (name, *columns[1:])))))
+    assert head == cell == f"'{name.strip()}"
+    assert [float(each) for each in others] == [float(each) for each in numbers]
 
 
 def test_a_name_with_line_breaks_stays_on_one_line_of_csv():
