@@ -206,6 +206,14 @@ def png(seed, size=(24, 20)):
     return buffer.getvalue()
 
 
+def mask(size):
+    buffer = io.BytesIO()
+    pixels = np.zeros(size, dtype=np.uint8)
+    pixels[4:-4, 4:-4] = 255
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def write_source(folder, rows, files):
     """A table and its files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -437,8 +445,8 @@ def test_masks_of_both_lungs_are_joined_once_and_named_in_the_manifest(workshop,
         for folder in ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask"):
             path = tmp_path / "m" / folder / f"MCUCXR_000{number}_0.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png(number, (24, 20)))
-    (path.parent / "MCUCXR_0000_0.png").write_bytes(png(0, (20, 20)))
+            path.write_bytes(png(number, (24, 20)) if folder == "CXR_png" else mask((24, 20)))
+    (path.parent / "MCUCXR_0000_0.png").write_bytes(mask((20, 20)))
     text = "name: c\nsources:\n  m: {kind: montgomery}\nselect: [{source: m, has_mask: true}]\n"
     first = workshop.build(text, m=tmp_path / "m").manifest
     joined = ["", *(f"ManualMask/joinedMask/MCUCXR_000{n}_0.png" for n in (1, 2))]

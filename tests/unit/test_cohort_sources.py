@@ -383,6 +383,55 @@ def test_nih_is_read_with_its_table_and_without(tmp_path):
     }
 
 
+def test_nih_knows_its_files_whatever_they_were_saved_as(tmp_path):
+    files = ["b/00000773_001.PNG", "a/00001992_000.jpg", "c/00001992_000.png"]
+    put(tmp_path, {"Data_Entry_2017.csv": NIH.replace("1992_000.png", "1992_000"), **dict.fromkeys(files, b"")})
+    found = listing("nih", tmp_path, name="nih")
+    assert facts(found, "image_id", "label", "patient_id") == {
+        "00000773_001.PNG": ("nih/00000773_001.PNG", "cardiomegaly|effusion", "nih:00000773"),
+        "00001992_000.jpg": ("nih/00001992_000.jpg", "normal", "nih:00001992"),
+    }
+    assert found.unused == {"is the second of its name": ("c/00001992_000.png",)}
+
+
+def test_rsna_knows_its_files_in_capitals(tmp_path):
+    files = {"0A.DCM": dicom_file(), "0b.Dcm": dicom_file()}
+    put(tmp_path, {"stage_2_train_labels.csv": "patientId,Target\n0a,0\n0B.dcm,1.0\n", **files})
+    assert facts(listing("rsna", tmp_path), "label", "patient_id") == {
+        "0A.DCM": ("no_lung_opacity", "rsna:0a"),
+        "0b.Dcm": ("lung_opacity", "rsna:0b"),
+    }
+
+
+def test_rows_that_contradict_each_other_are_refused_by_name(tmp_path):
+    sentence = r"1 of 2 values of '{}' in .*{}' have several of '{}', such as {} in data rows 2, 3; give each one\.$"
+    again = NIH + "00001992_000.png,Pneumonia,0,1992,411,F,AP,,,,,\n"
+    put(tmp_path / "nih", {"Data_Entry_2017.csv": again, "00001992_000.png": b""})
+    values = "'No Finding', 'Pneumonia', '00001992_000.png'"
+    with pytest.raises(UserError, match=sentence.format("Image Index", "2017.csv", "Finding Labels", values)):
+        listing("nih", tmp_path / "nih")
+    boxes = "patientId,x,Target\n0a,,0\n0b,,0\n0b,1,1\n"
+    put(tmp_path / "rsna", {"stage_2_train_labels.csv": boxes, "0a.dcm": dicom_file()})
+    with pytest.raises(UserError, match=sentence.format("patientId", "labels.csv", "Target", "'0', '1', '0b'")):
+        listing("rsna", tmp_path / "rsna")
+    put(tmp_path / "table", {"t.csv": "f,l\nx.png,flu\na.png,flu\na.png,normal\n"})
+    with pytest.raises(UserError, match=sentence.format("f", "t.csv", "l", "'flu', 'normal', 'a.png'")):
+        listing("table", tmp_path / "table", table="t.csv", columns={"image_id": "f", "path": "f", "label": "l"})
+    two_ids = "id,f,l\n0,x.png,flu\n1,a.png,flu\n2,./a.png,normal\n"
+    put(tmp_path / "table", {"t.csv": two_ids})
+    with pytest.raises(UserError, match=sentence.format("f", "t.csv", "l", "'flu', 'normal', 'a.png'")):
+        listing("table", tmp_path / "table", table="t.csv", columns={"image_id": "id", "path": "f", "label": "l"})
+
+
+def test_a_row_that_contradicts_the_first_of_a_public_collection_is_told_with_both_labels(tmp_path):
+    again = COHEN + "2,M,65,No Finding,PA,X-ray,images,a.jpeg,\n"
+    put(tmp_path, {"metadata.csv": again, "images/a.jpeg": b""})
+    found = listing("cohen", tmp_path)
+    assert facts(found, "label") == {"a.jpeg": ("covid19",)}
+    reason = "contradicts what was said of it before, which counts: label 'normal', not 'covid19'"
+    assert found.unused[reason] == ("images/a.jpeg",)
+
+
 def test_rsna_takes_classes_from_its_tables_and_the_rest_from_headers(tmp_path):
     exam = dicom_file(Modality="CR", ViewPosition="AP", PatientAge="51", PatientSex="F", PatientID="0a")
     files = {f"stage_2_train_images/{name}.dcm": exam for name in ("0a", "0b", "0c", "0d")}
@@ -531,7 +580,7 @@ def test_how_a_table_was_read_is_noted(tmp_path):
 
 
 def test_a_file_that_is_listed_under_two_ids_is_taken_once(tmp_path):
-    put(tmp_path, {"t.csv": "id,f,l\n1,a.png,normal\n2,./a.png,flu\n3,b.png,flu\n"})
+    put(tmp_path, {"t.csv": "id,f,l\n1,a.png,normal\n2,./a.png,normal\n3,b.png,flu\n"})
     found = listing("table", tmp_path, table="t.csv", columns={"image_id": "id", "path": "f", "label": "l"})
     assert [image.image_id for image in found.images] == ["1", "3"]
     assert found.unused == {"is listed twice": ("a.png",)}
@@ -631,7 +680,9 @@ def test_paths_that_hold_the_id_are_said(tmp_path):
 
 def test_a_patient_with_two_labels_is_refused_without_naming_the_patient(hospital):
     put(hospital.parent, {"labels.csv": "patient_id,label\nSECRET^1,normal\nSECRET^1,flu\nSECRET^2,flu\n"})
-    with pytest.raises(UserError, match=r"1 of 2 values of 'patient_id' in .* have several labels, such as") as refused:
+    with pytest.raises(
+        UserError, match=r"1 of 2 values of 'patient_id' in .* have several of 'label', such"
+    ) as refused:
         listing("dicom", hospital, labels={"by": "patient_id", "table": "labels.csv"})
     assert "SECRET" not in str(refused.value)
 

@@ -1,13 +1,12 @@
 """A folder of DICOM files, as hospitals export them, with labels from a table or from the names of its folders."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_header
-from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage
 from cxrdist.cohort.sources.sheet import read_sheet
@@ -145,16 +144,10 @@ class _Labels:
         sheet.require(key, options.label)
         self._table = sheet.name
         self._notes = list(sheet.notes)
-        found: defaultdict[str, set[str]] = defaultdict(set)
-        for row in sheet.rows:
-            if known(row[key]):
-                name = str(PurePosixPath(row[key].replace("\\", "/"))) if self._by == "file" else row[key]
-                found[name].add(row[options.label])
-        torn = [name for name, labels in found.items() if len(labels) > 1]
-        if torn:
-            # Which one is not said: it may be a patient's id.
-            raise UserError(
-                f"{len(torn)} of {len(found)} values of {key!r} in {sheet.name!r} have several labels, such as "
-                f"{', '.join(map(repr, sorted(found[torn[0]])[:3]))}; give each one."
-            )
-        self._label_of = {name: labels.pop() for name, labels in found.items()}
+
+        def key_of(text: str) -> str:
+            return str(PurePosixPath(text.replace("\\", "/"))) if self._by == "file" else text
+
+        # A patient's id is not said.
+        rows = sheet.one_each(key, options.label, key_of, named=self._by == "file")
+        self._label_of = {name: row[options.label] for name, row in rows.items()}

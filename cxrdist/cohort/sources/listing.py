@@ -12,6 +12,9 @@ from cxrdist.errors import UserError
 Progress = Callable[[int, int], None]
 """Called with how many files are done, of how many."""
 
+SECOND = "is the second of its name"
+"""The reason for which a file is not used."""
+
 _LONGEST_TEXT = 1000
 _OLDEST, _IMPOSSIBLE = 90, 120
 _AGE = re.compile(r"0*(\d{1,3})(?:\.\d+)?\s*(?:Y|yrs?|years?)?", re.IGNORECASE)
@@ -91,7 +94,7 @@ class Collector:
 
     def __init__(self, folder: Folder) -> None:
         self._images: dict[str, SourceImage] = {}
-        self._paths: set[str] = set()
+        self._paths: dict[str, SourceImage] = {}
         self._unused: defaultdict[str, list[str]] = defaultdict(list)
         for reason, names in folder.unused.items():
             self._unused[reason].extend(names)
@@ -102,11 +105,11 @@ class Collector:
         if any(text and (len(text) > _LONGEST_TEXT or not is_plain(text)) for text in texts):
             self.leave(ascii(image.path[:200]), "has a value with control characters, or of more than 1,000 characters")
         elif image.image_id in self._images:
-            self.leave(image.path, "is the second of its name")
+            self.leave(image.path, _contradiction(self._images[image.image_id], image) or SECOND)
         elif image.path in self._paths:
-            self.leave(image.path, "is listed twice")
+            self.leave(image.path, _contradiction(self._paths[image.path], image) or "is listed twice")
         else:
-            self._paths.add(image.path)
+            self._paths[image.path] = image
             self._images[image.image_id] = image
 
     def leave(self, name: str, reason: str) -> None:
@@ -117,6 +120,14 @@ class Collector:
         """Return what was gathered."""
         unused = {reason: tuple(names) for reason, names in self._unused.items()}
         return Listing(tuple(self._images.values()), tuple(columns), patients, unused, tuple(notes))
+
+
+def _contradiction(first: SourceImage, second: SourceImage) -> str | None:
+    for name in ("label", "patient_id"):
+        a, b = getattr(first, name), getattr(second, name)
+        if a != b:
+            return f"contradicts what was said of it before, which counts: {name} {b!r}, not {a!r}"
+    return None
 
 
 def shallowest_first(files: Iterable[str]) -> list[str]:

@@ -26,7 +26,7 @@ def list_table(place: Place, options: TableOptions) -> Listing:
     """List the rows of a table; that their files are there is seen when they are opened.
 
     Raises:
-        UserError: the table cannot be read, or `columns` do not fit it.
+        UserError: the table cannot be read or contradicts itself, or `columns` do not fit it.
     """
     columns = options.columns
     for name in columns:
@@ -37,6 +37,11 @@ def list_table(place: Place, options: TableOptions) -> Listing:
         raise UserError(f"'columns' of the source {place.name!r} lacks {lacking[0]!r}; it needs {', '.join(REQUIRED)}.")
     sheet = read_sheet(place.folder.root, options.table)
     sheet.require(*columns.values())
+    for key in ("image_id", "path"):
+        for value in ("label", "patient_id"):
+            if value not in columns:
+                continue
+            sheet.one_each(columns[key], columns[value], lambda text: str(PurePosixPath(text)))
     collector = Collector(place.folder)
     for number, row in zip(sheet.numbers, sheet.rows, strict=True):
         image = _image(place.name, place.folder.root, row, columns)

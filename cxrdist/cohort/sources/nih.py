@@ -5,6 +5,7 @@ import re
 from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import (
+    SECOND,
     Collector,
     Listing,
     Place,
@@ -18,7 +19,8 @@ from cxrdist.cohort.sources.listing import (
 from cxrdist.cohort.sources.sheet import Row, read_sheet
 from cxrdist.config.section import Section
 
-_NAME = re.compile(r"(\d{8})_\d{3}\.png")
+_NAME = re.compile(r"((\d{8})_\d{3})\.(?:png|jpe?g)", re.IGNORECASE)
+_ENDING = re.compile(r"\.(?:png|jpe?g)$", re.IGNORECASE)
 _TABLE = r"data_entry_2017.*\.csv"
 _NORMAL = ("no_finding", "no_findings")
 
@@ -33,10 +35,11 @@ class NihOptions(Section):
 def list_nih(place: Place, options: NihOptions) -> Listing:
     """List the images.
 
-    Labels are normal, or the findings in small letters with `|` between them; without a table, the folder's name.
+    Labels are normal, or the findings in small letters with `|` between them; without a table, the folder's name. Files
+    may have been saved anew, as JPEG or with endings in capitals.
 
     Raises:
-        UserError: the table is another one.
+        UserError: the table is another one, or contradicts itself.
     """
     table = find_file(place.folder, _TABLE, options.metadata)
     rows: dict[str, Row] | None = None
@@ -45,20 +48,25 @@ def list_nih(place: Place, options: NihOptions) -> Listing:
     if table is not None:
         sheet = read_sheet(place.folder.root, table)
         sheet.require("Image Index", "Finding Labels")
-        rows = {row["Image Index"]: row for row in sheet.rows}
+        rows = sheet.one_each("Image Index", "Finding Labels", lambda name: _ENDING.sub("", name))
         columns, notes = sheet.columns, sheet.notes
     collector = Collector(place.folder)
+    seen: set[str] = set()
     for path in shallowest_first(place.folder.files):
         match = _NAME.fullmatch(name_of(path))
         if match is None:
             if path != table:
                 collector.leave(path, "has none of the set's names")
             continue
+        if match[1] in seen:
+            collector.leave(path, SECOND)
+            continue
         folder = path.split("/")[-2] if "/" in path else ""
-        row = {"folder": folder, "Finding Labels": folder} if rows is None else rows.get(match[0])
+        row = {"folder": folder, "Finding Labels": folder} if rows is None else rows.get(match[1])
         if row is None:
             collector.leave(path, f"is not listed in {name_of(table or '')}")
             continue
+        seen.add(match[1])
         label = slug(known(row["Finding Labels"]) or "")
         collector.add(
             SourceImage(
@@ -66,7 +74,7 @@ def list_nih(place: Place, options: NihOptions) -> Listing:
                 path=path,
                 label="normal" if label in _NORMAL else label or None,
                 source=place.name,
-                patient_id=f"nih:{match[1]}",
+                patient_id=f"nih:{match[2]}",
                 view_position=known(row.get("View Position")),
                 age=age_of(row.get("Patient Age", "")),
                 sex=sex_of(row.get("Patient Gender") or row.get("Patient Sex", "")),

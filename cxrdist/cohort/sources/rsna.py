@@ -1,5 +1,7 @@
 """The RSNA Pneumonia Detection Challenge: DICOM files and tables of their classes."""
 
+import re
+
 from cxrdist.cohort.dicom_header import read_dicom_header
 from cxrdist.cohort.missing import known
 from cxrdist.cohort.sources.folder import name_of
@@ -12,6 +14,7 @@ _CLASSES = r"(?:stage_2_)?detailed_class_info\.csv"
 _BOXES = r"(?:stage_2_)?train_labels\.csv"
 _LABELS = {"normal": "normal", "lung_opacity": "lung_opacity", "no_lung_opacity_not_normal": "not_normal"}
 _OF_TARGET = {"1": "lung_opacity", "0": "no_lung_opacity"}
+_ENDING = re.compile(r"\.dcm$", re.IGNORECASE)
 _NO_SECRET = b"ids of the challenge are public"
 
 
@@ -28,7 +31,7 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
     Labels are normal, lung_opacity and not_normal; from the table of boxes alone lung_opacity and no_lung_opacity.
 
     Raises:
-        UserError: there is neither table, or it is another one.
+        UserError: there is neither table, or it is another one, or contradicts itself.
     """
     table = find_file(place.folder, _CLASSES, options.metadata) or find_file(place.folder, _BOXES, None)
     if table is None:
@@ -36,18 +39,18 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
     sheet = read_sheet(place.folder.root, table)
     column = "Target" if "Target" in sheet.columns else "class"
     sheet.require("patientId", column)
-    values = {row["patientId"]: row[column] for row in sheet.rows}
+    rows = sheet.one_each("patientId", column, exam_of)
     collector = Collector(place.folder)
     for path in place.each(shallowest_first(place.folder.files)):
         name = name_of(path)
-        exam = name.removesuffix(".dcm")
-        if exam == name:
+        exam = exam_of(name)
+        if not _ENDING.search(name):
             if path != table:
                 collector.leave(path, "is not named .dcm")
-        elif exam not in values:
+        elif exam not in rows:
             collector.leave(path, f"is not listed in {name_of(table)}")
         else:
-            value = known(values[exam]) or ""
+            value = known(rows[exam][column]) or ""
             try:
                 header = read_dicom_header(place.folder.root / path, _NO_SECRET, root=place.folder.root)
             except ImageError as error:
@@ -57,7 +60,7 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
                 SourceImage(
                     image_id=f"{place.name}/{name}",
                     path=path,
-                    label=_OF_TARGET.get(value) or _LABELS.get(slug(value), slug(value)) or None,
+                    label=_OF_TARGET.get(value.removesuffix(".0")) or _LABELS.get(slug(value), slug(value)) or None,
                     source=place.name,
                     patient_id=f"rsna:{exam}",
                     view_position=header.view_position,
@@ -67,3 +70,8 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
                 )
             )
     return collector.listing("file names: RSNA's patientId, which is that of one exam", (column,), sheet.notes)
+
+
+def exam_of(name: str) -> str:
+    """Return the challenge's patientId, which is in small letters, of the name of a file."""
+    return _ENDING.sub("", name).casefold()

@@ -6,6 +6,7 @@ from collections import defaultdict
 from cxrdist.cohort.files import Limits, read_image_file
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import (
+    SECOND,
     Collector,
     Listing,
     Place,
@@ -52,7 +53,7 @@ def _list(place: Place, patients: str, prefix: str) -> Listing:
         elif match[4] or "mask" in path.rpartition("/")[0].lower():
             masks[match[1]].setdefault(_side(path), path)
         elif match[1] in images:
-            collector.leave(path, "is the second of its name")
+            collector.leave(path, SECOND)
         else:
             images[match[1]] = path, match[2], match[3]
     for stem, (path, number, status) in images.items():
