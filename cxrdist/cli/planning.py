@@ -18,7 +18,15 @@ from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
 from cxrdist.report.tables import cohort_table, fold_counts_table
 from cxrdist.run.plan_file import recipe_of
-from cxrdist.run.prepare import divide, grouping_doubts, network_of, networks_of, open_cohort, with_masks_only
+from cxrdist.run.prepare import (
+    divide,
+    grouping_doubts,
+    network_of,
+    networks_of,
+    open_cohort,
+    training_doubts,
+    with_masks_only,
+)
 from cxrdist.run.study_masks import mask_origin, mixture_note
 from cxrdist.run.sweep_plan import dimension_of, sweep_doubts, sweep_images
 from cxrdist.study.folds import Folds
@@ -38,7 +46,12 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
     networks: dict[str, Network] = {m: network_of(study, m, study.model.weights) for m in study.variants.models}
     variants = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
     sweep_images(study, cohort, folds)
-    doubts = [*cohort.doubts(), *grouping_doubts(study), *sweep_doubts(study, folds.n_folds)]
+    doubts = [
+        *cohort.doubts(),
+        *grouping_doubts(study),
+        *training_doubts(folds, cohort),
+        *sweep_doubts(study, folds.n_folds),
+    ]
     note = mixture_note(study, cohort)
     if note:
         doubts.insert(0, note)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cxrdist.cohort.check_cache import MarksCache
 from cxrdist.cohort.check_copies import Copies, find_copies
-from cxrdist.cohort.check_doubts import about_patients, about_shortcuts, about_sources, about_views
+from cxrdist.cohort.check_doubts import about_names, about_patients, about_shortcuts, about_sources, about_views
 from cxrdist.cohort.check_faults import about_classes, about_copies, about_files
 from cxrdist.cohort.check_files import CheckedFiles, check_files
 from cxrdist.cohort.check_finding import Finding
@@ -68,6 +68,7 @@ def check_cohort(
         *about_files(table, files),
         *about_copies(table, copies),
         *about_classes(table, files, copies, classes),
+        *about_names(table),
         *about_patients(table),
         *about_views(table),
         *about_sources(table),

@@ -1,13 +1,17 @@
 """What makes results doubtful: patients, views, and what tells the classes apart without the lungs."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrdist.cohort.check_finding import Finding, counted, has_or_have, is_or_are
 from cxrdist.cohort.check_shortcuts import Shortcut
 from cxrdist.cohort.check_table import CheckedTable
-from cxrdist.cohort.check_text import short_name
+from cxrdist.cohort.check_text import MOST_OF_A_NAME, one_line, short_name
+from cxrdist.cohort.likeness import nearly_equal, nearly_equal_names
+from cxrdist.cohort.sources.listing import sex_of
 from cxrdist.errors import first_few
 
 _LATERAL = {"L", "LL", "RL", "LAT", "LATERAL"}
@@ -19,12 +23,50 @@ def is_lateral(view: str) -> bool:
     return bool(words & _LATERAL) and "DECUBITUS" not in words
 
 
+def _of_several_sexes(table: CheckedTable) -> NDArray[np.int64]:
+    """[n], the patients (index into `table.patient.names`) with images of several sexes."""
+    sexes = [sex_of(name) or "" for name in table.sex.names]
+    codes = np.array([sorted({*sexes}).index(sex) if sex else -1 for sex in sexes] + [-1], np.int64)[table.sex.codes]
+    known = (table.patient.codes >= 0) & (codes >= 0)
+    pairs = np.unique(np.stack([table.patient.codes[known], codes[known]], axis=1), axis=0)
+    patients, counts = np.unique(pairs[:, 0], return_counts=True)
+    return np.asarray(patients[counts > 1], dtype=np.int64)
+
+
+def _of_ages_apart(table: CheckedTable) -> NDArray[np.int64]:
+    """[n], the patients (index into `table.patient.names`) whose ages are more than ten years apart."""
+    decades = np.array([int(re.split("[- ]", name)[0]) // 10 for name in table.age.names] + [0])[table.age.codes]
+    known = (table.patient.codes >= 0) & (table.age.codes >= 0)
+    least, most = np.full(len(table.patient.names), 99), np.zeros(len(table.patient.names), dtype=np.int64)
+    np.minimum.at(least, table.patient.codes[known], decades[known])
+    np.maximum.at(most, table.patient.codes[known], decades[known])
+    return np.flatnonzero(most - least > 1)
+
+
 def mixed_patients(table: CheckedTable) -> list[int]:
     """Return the patients (index into `table.patient.names`) with images of several classes."""
     known = table.patient.codes >= 0
     pairs = np.unique(np.stack([table.patient.codes[known], table.label.codes[known]], axis=1), axis=0)
     patients, classes = np.unique(pairs[:, 0], return_counts=True)
     return [int(patient) for patient in patients[classes > 1]]
+
+
+def about_names(table: CheckedTable) -> Iterator[Finding]:
+    """Yield ids, labels and sources that are nearly equal to others."""
+    columns = (
+        ("images", "labels", table.label),
+        ("patients", "patient ids", table.patient),
+        ("patients", "group ids", table.group_id),
+        ("shortcuts", "sources", table.source),
+    )
+    for section, words, column in columns:
+        alike = [[one_line(name, MOST_OF_A_NAME) for name in some] for some in nearly_equal(column.names)]
+        if alike:
+            yield Finding(
+                section,
+                f"{nearly_equal_names(words, alike)}.",
+                "Write them alike where they mean the same; else nothing is wrong.",
+            )
 
 
 def about_patients(table: CheckedTable) -> Iterator[Finding]:
@@ -37,6 +79,14 @@ def about_patients(table: CheckedTable) -> Iterator[Finding]:
             "patient of its own, unless its group_id or a copy says otherwise.",
             "Find the patients, or put images that may be of one patient into one group_id.",
         )
+    for what, patients in (("several sexes", _of_several_sexes(table)), ("ages far apart", _of_ages_apart(table))):
+        if len(patients):
+            names = first_few(short_name(table.patient.names[patient]) for patient in patients)
+            yield Finding(
+                "patients",
+                f"{counted(len(patients), 'patient')} {has_or_have(len(patients))} {what} ({names}).",
+                "It may be one id for several people, who are then never divided: correct the ids, or the facts.",
+            )
     mixed = mixed_patients(table)
     if mixed:
         names = first_few(short_name(table.patient.names[patient]) for patient in mixed)

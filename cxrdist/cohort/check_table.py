@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from cxrdist.cohort.check_text import MOST_OF_A_CELL, MOST_OF_A_REASON, one_line, short_name
 from cxrdist.cohort.checks import check_rows, listed_twice
 from cxrdist.cohort.manifest import Manifest, open_manifest
+from cxrdist.cohort.sources.listing import age_of
 from cxrdist.errors import CxrdistError, UserError, first_few
 
 Codes = NDArray[np.int32]
@@ -286,7 +287,7 @@ def _by_decade(age: Coded) -> Coded:
 
 def _decade(text: str) -> str | None:
     try:
-        years = float(text)
+        years = float(age_of(text) or text)
     except ValueError:
         return None
     if not 0 <= years < math.inf:

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cxrdist.cohort.checks import check_rows
+from cxrdist.cohort.likeness import nearly_equal, nearly_equal_names
 from cxrdist.cohort.manifest import open_manifest, read_manifest
 from cxrdist.cohort.schema import COHORT_SCHEMA
 from cxrdist.errors import UserError, first_few
@@ -86,7 +87,16 @@ class Cohort:
 
     def doubts(self) -> list[str]:
         """What makes results on this cohort doubtful, one sentence each, for the log and the report."""
-        return [*self.notes, *self._doubts_about_patients(), *self._doubts_about_sources()]
+        return [*self.notes, *self._doubts_about_names(), *self._doubts_about_patients(), *self._doubts_about_sources()]
+
+    def _doubts_about_names(self) -> list[str]:
+        columns = {"patient ids": "patient_id", "group ids": "group_id", "labels": "label", "sources": "source"}
+        doubts = []
+        for words, column in columns.items():
+            alike = nearly_equal({name for name in self.column(column) if name})
+            if alike:
+                doubts.append(nearly_equal_names(words, alike))
+        return doubts
 
     def _doubts_about_patients(self) -> list[str]:
         doubts = []

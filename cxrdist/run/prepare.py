@@ -35,7 +35,7 @@ from cxrdist.run.sweep import Choice, SettingsByFold, read_choice, settings_by_f
 from cxrdist.run.sweep_plan import Search, SearchImages, plan_searches, sweep_doubts, sweep_images
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
-from cxrdist.study.folds import Folds, Part, class_counts, make_folds
+from cxrdist.study.folds import Folds, Part, class_counts, make_folds, training_groups
 from cxrdist.study.plan import (
     plan_fold_jobs,
 )
@@ -201,6 +201,7 @@ def prepare(
     cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
     doubts += [*cohort.doubts(), *grouping_doubts(study)]
     folds = divide(cohort, study)
+    doubts += training_doubts(folds, cohort)
     doubts += sweep_doubts(study, folds.n_folds)
     mask_file = None if masks is None else publish_masks(masks, shards, cache)
     plan = replace(make_plan(study, cohort, folds, shards, mask_file, networks, weights), doubts=tuple(doubts))
@@ -246,6 +247,18 @@ def grouping_doubts(study: Study) -> list[str]:
     if study.folds.group_by == "patient":
         return ["folds keep patients together, but not groups of patients who share an image"]
     return []
+
+
+def training_doubts(folds: Folds, cohort: Cohort) -> list[str]:
+    """Say of which classes a network sees one patient only."""
+    lone = training_groups(folds, cohort.labels, cohort.groups("patient"), len(cohort.classes)) == 1
+    return [
+        f"class {name} has a single training patient in {sum(of_folds)} of {folds.n_folds} folds "
+        f"(fold {first_few(str(fold) for fold in np.flatnonzero(of_folds).tolist())}), so that a network learns that "
+        "patient instead of the class"
+        for name, of_folds in zip(cohort.classes, lone.T, strict=True)
+        if of_folds.any()
+    ]
 
 
 def fold_counts(folds: Folds, cohort: Cohort) -> list[dict[str, dict[str, int]]]:

@@ -106,6 +106,18 @@ def class_counts(folds: Folds, labels: NDArray[np.int64], n_classes: int) -> NDA
     return counts
 
 
+def training_groups(
+    folds: Folds, labels: NDArray[np.int64], groups: NDArray[np.str_], n_classes: int
+) -> NDArray[np.int64]:
+    """Return of how many groups the training images of each fold and class are: int64 [folds, classes]."""
+    counts = np.zeros((folds.n_folds, n_classes), dtype=np.int64)
+    for fold in range(folds.n_folds):
+        rows = folds.rows(fold, Part.TRAINING)
+        for label in range(n_classes):
+            counts[fold, label] = len(np.unique(groups[rows[labels[rows] == label]]))
+    return counts
+
+
 def _batches(n: int, seed: int) -> NDArray[np.int8]:
     """Paper 2: 49 batches of at most 16 out of 781 images, 29/10/10 of them for training, validation and test."""
     order = np.random.default_rng(derive_seed(seed, "folds")).permutation(n)

@@ -403,6 +403,16 @@ def test_classes_that_no_folds_can_be_made_of_must_be_put_right(tmp_path, change
     assert words in sentences(checked(folder, rows, classes=classes), refused=True)
 
 
+def test_a_patient_of_several_sexes_or_of_ages_far_apart_is_named(tmp_path):
+    rows = draw_rows(tmp_path / "images")
+    facts = [("F", "38"), ("M", "41"), ("female", "45"), ("f", "045Y"), ("M", "39"), ("M", "50")]
+    for patient, row, (sex, age) in zip("aabbcc", rows[::2], facts, strict=True):
+        row |= {"patient_id": patient, "sex": sex, "age": age}
+    said = sentences(checked(tmp_path / "images", rows), refused=False)
+    assert "1 patient has several sexes (a)." in said
+    assert "1 patient has ages far apart (c)." in said
+
+
 def test_a_sound_cohort_is_not_complained_of(tmp_path):
     folder = tmp_path / "images"
     check = checked(folder, draw_rows(folder, 24))

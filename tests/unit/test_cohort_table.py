@@ -1,5 +1,6 @@
 """The cohort's table: what is accepted, what is refused with which sentence, and what never depends on order."""
 
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrdist.cohort.check_doubts import about_names
+from cxrdist.cohort.check_table import read_table
+from cxrdist.cohort.likeness import nearly_equal
 from cxrdist.cohort.table import COHORT_SCHEMA, Cohort, load_cohort
 from cxrdist.errors import UserError
 
@@ -286,6 +290,39 @@ def test_doubts_name_what_makes_results_doubtful(tmp_path):
         "1 patient has images of more than one class (p1)",
         "class covid19 comes from one source only (s2)",
     ]
+
+
+ALIKE = [
+    ("7", "007", "in how they are written"),
+    ("7", "7.0", "in how they are written"),
+    ("p7", "P7", "in small and capital letters"),
+    ("p7", "p 7", "in blanks"),
+    ("cohen:7", "cohen:07", "in how they are written"),
+    (unicodedata.normalize("NFC", "bénin"), unicodedata.normalize("NFD", "bénin"), "in how their accents are stored"),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "how"), ALIKE)
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [("patient_id", "patient ids"), ("group_id", "group ids"), ("source", "sources"), ("label", "labels")],
+)
+def test_nearly_equal_names_are_doubted_with_two_of_them(tmp_path, a, b, how, column, words):
+    names = {"image_id": "ijkl", "path": "ijkl", "label": "nmnm", "patient_id": "qrst", "source": "uuuu"}
+    rows = [{name: values[at] for name, values in names.items()} for at in range(4)]
+    assert load(tmp_path, rows, ["n", "m"]).doubts() == []
+    rows[0][column], rows[1][column] = a, b
+    first, second = sorted([a, b])
+    sentence = f"2 {words} are nearly equal, but count as different: {first!r} and {second!r} differ {how}"
+    file = write_csv(tmp_path / "table.csv", rows)
+    classes = sorted({row["label"] for row in rows})
+    assert [doubt for doubt in load_cohort(file, tmp_path, classes).doubts() if "nearly equal" in doubt] == [sentence]
+    found = [finding.sentence for finding in about_names(read_table(file, tmp_path, None))]
+    assert found == [f"{sentence}."]
+
+
+def test_names_that_mean_something_else_are_not_doubted():
+    assert nearly_equal(["7", "70", "7a", "P7", "P007", "1.5", "1.50", "a-b", "ab", "0", "00.1", "x:7", "y:7"]) == []
 
 
 def test_sources_that_are_equal_or_unknown_raise_no_doubt(tmp_path):

@@ -1,14 +1,18 @@
 """Folds: no group is divided, every image is tested once, and classes keep their proportion."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxrdist.cohort.table import COHORT_SCHEMA, Cohort
 from cxrdist.errors import UserError
-from cxrdist.study.folds import Part, class_counts, make_folds
+from cxrdist.run.prepare import training_doubts
+from cxrdist.study.folds import Part, class_counts, make_folds, training_groups
 
 CLASSES = ["a", "b", "c"]
 FEW = settings(max_examples=25, deadline=None)
@@ -113,6 +117,33 @@ def test_another_seed_gives_other_folds(protocol):
     first, same, other = (divide(labels, groups, seed=seed, protocol=protocol).parts for seed in (1, 1, 2))
     assert (first == same).all()
     assert (first != other).any()
+
+
+def test_training_groups_are_counted_by_fold_and_class():
+    labels, groups = np.repeat([0, 1], [12, 6]), np.array([*"aabbccddeeff", *"xxyyzz"])
+    folds = divide(labels, groups, k=3, validation=0.2)
+    counted = training_groups(folds, labels, groups, 2)
+    for fold in range(3):
+        rows = folds.rows(fold, Part.TRAINING)
+        assert counted[fold].tolist() == [len({groups[row] for row in rows if labels[row] == c}) for c in (0, 1)]
+    assert (counted[:, 1] == 1).all()
+    assert (counted[:, 0] > 1).all()
+
+
+def test_a_class_with_a_single_training_patient_is_doubted():
+    patients = [*"aabbccddeeffggxyz"]
+    rows = [
+        {"image_id": f"{n:02d}", "path": str(n), "label": "ab"[n > 13], "patient_id": patient}
+        for n, patient in enumerate(patients)
+    ]
+    cohort = Cohort(pa.Table.from_pylist(rows, schema=COHORT_SCHEMA), Path("/"), ("a", "b"))
+    folds = divide(cohort.labels, cohort.groups("group"), k=3, validation=0.2)
+    assert training_doubts(folds, cohort) == [
+        "class b has a single training patient in 3 of 3 folds (fold 0, 1, 2), so that a network learns that patient "
+        "instead of the class"
+    ]
+    without = divide(cohort.labels, cohort.groups("group"), k=3, validation=0)
+    assert training_doubts(without, cohort) == []
 
 
 def test_every_fold_has_its_own_validation_groups_also_where_groups_are_images():
