@@ -17,7 +17,7 @@ from cxrdist.report.results import Results
 from cxrdist.report.sections import Findings
 from cxrdist.report.table import Table
 from cxrdist.report.write import headline_tables
-from cxrdist.run.context import read_plan, read_table
+from cxrdist.run.context import planned_files, read_plan, read_table
 from cxrdist.run.store import Store
 from cxrdist.run.tracking_wandb import FOLDER, finish_wandb, start_wandb
 from cxrdist.study import layout
@@ -151,7 +151,7 @@ def _artifacts(study: Study, store: Store) -> list[Any]:
         pyarrow.csv.write_csv(read_table(store, layout.COHORT).select(_COHORT), file)
     splits = wandb.Artifact(f"{study.name}-splits", "splits", description="Image ids by fold and part.")
     with splits.new_file("folds.json", "wb") as file:
-        file.write(store.read_bytes(layout.FOLDS_JSON))
+        file.write(planned_files(store).bytes(layout.FOLDS_JSON))
     return [cohort, splits]
 
 

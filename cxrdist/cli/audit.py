@@ -18,8 +18,8 @@ from cxrdist.report.audit import Audit, AuditRow, Interval, Kind, audit_findings
 from cxrdist.report.audit_tables import audit_by_class_table, audit_table
 from cxrdist.report.render import render_text
 from cxrdist.report.sections import Findings
-from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, run_cohort, source_studies
-from cxrdist.run.context import read_plan, read_study
+from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, source_studies
+from cxrdist.run.context import read_cohort, read_plan, read_study
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.object_store import open_store
 from cxrdist.run.results import collect
@@ -65,7 +65,7 @@ def audit_command(
     display.say("1. The study's models on whole images, on the lungs alone, and on everything but the lungs")
     compared = audit_study(study)
     run_to_end(compared, store, display)
-    cohort = run_cohort(store, study.cohort.classes)
+    cohort = read_cohort(store, study.cohort.classes)
     rows = _network_rows(compared, store)
     for label, of_source in source_studies(study, cohort, store.root).items():
         display.say(f"2. The source of {label} images ({', '.join(of_source.cohort.classes)}), from whole images")
@@ -127,7 +127,7 @@ def _study_and_run(
 
 
 def _network_rows(study: Study, store: Store) -> list[AuditRow]:
-    plan, cohort = read_plan(store), run_cohort(store, study.cohort.classes)
+    plan, cohort = read_plan(store), read_cohort(store, study.cohort.classes)
     group_of = dict(zip(cohort.image_ids, cohort.groups(study.folds.group_by).tolist(), strict=True))
     out_of_fold = collect(store, plan, study.cohort.classes, partial=False)
     rows = []
@@ -140,7 +140,7 @@ def _network_rows(study: Study, store: Store) -> list[AuditRow]:
 
 
 def _source_rows(study: Study, store: Store, label: str) -> list[AuditRow]:
-    plan, cohort = read_plan(store), run_cohort(store, study.cohort.classes)
+    plan, cohort = read_plan(store), read_cohort(store, study.cohort.classes)
     group_of = dict(zip(cohort.image_ids, cohort.groups(study.folds.group_by).tolist(), strict=True))
     rows = []
     for name, own in collect(store, plan, study.cohort.classes, partial=False).items():

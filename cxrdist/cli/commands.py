@@ -21,6 +21,7 @@ from cxrdist.errors import CxrdistError, UserError
 from cxrdist.report.render import render_text
 from cxrdist.report.sections import Findings
 from cxrdist.report.write import headline_tables, write_report
+from cxrdist.run.artefacts import read_json
 from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
@@ -111,7 +112,7 @@ def require_study(store: Store) -> None:
     Raises:
         UserError: the lung network is trained there.
     """
-    if (store.read_json(layout.PLAN) or {}).get("kind") == LUNGS:
+    if (read_json(store, layout.PLAN) or {}).get("kind") == LUNGS:
         raise UserError(
             f"{store.where('')} holds the training of a lung network, not a study; `cxrdist status` shows how it "
             "stands."

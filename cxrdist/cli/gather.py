@@ -2,6 +2,7 @@
 
 import platform
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import distributions, version
 from typing import Any
@@ -20,19 +21,20 @@ from cxrdist.report.choice import images_to_show
 from cxrdist.report.inference import RESAMPLES
 from cxrdist.report.masks import ImplausibleMask, MaskExample, MaskSummary, SourceMasks
 from cxrdist.report.results import ClassCount, CohortSummary, FoldSummary, Results
-from cxrdist.run.context import Context, Plan, read_folds, read_plan, read_study, read_table
+from cxrdist.run.artefacts import read_json, whole
+from cxrdist.run.context import Context, Plan, planned_files, read_cohort, read_folds, read_plan, read_study
 from cxrdist.run.heat_files import heat_marks
 from cxrdist.run.inline import available_device
 from cxrdist.run.prepare import NO_MASK
-from cxrdist.run.results import collect, is_done, read_history, read_validation
+from cxrdist.run.results import collect, read_history, read_mark, read_validation
 from cxrdist.run.store import Store
 from cxrdist.run.study_masks import IMPLAUSIBLE
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts
-from cxrdist.study.layout import JobFiles
 from cxrdist.study.seeds import derive_seed
 
+_AUDIT_AGAIN = "run `cxrdist audit` again, which makes it anew"
 GROUP_NAMES = {"group": "patient groups", "patient": "patients", "image": "images"}
 
 
@@ -43,9 +45,10 @@ def gather(store: Store, *, partial: bool) -> Results:
         IncompleteStudyError: fold jobs are missing and `partial` is false.
     """
     study, plan, folds = read_study(store), read_plan(store), read_folds(store)
-    cohort = Cohort(read_table(store, layout.COHORT), store.root, tuple(study.cohort.classes))
+    cohort = read_cohort(store, study.cohort.classes)
     out_of_fold = collect(store, plan, study.cohort.classes, partial=partial)
-    done = [job for job in plan.jobs if is_done(store, job)]
+    marks = {job.key: mark for job in plan.jobs if (mark := read_mark(store, job)) is not None}
+    done = [job for job in plan.jobs if job.key in marks]
     audit = _audit(store, plan)
     return Results(
         study=study.name,
@@ -53,13 +56,13 @@ def gather(store: Store, *, partial: bool) -> Results:
         variants=tuple(variant.name for variant in plan.variants),
         n_folds=folds.n_folds,
         out_of_fold=out_of_fold,
-        histories={(job.variant.name, job.fold): read_history(store, job) for job in done},
+        histories={(job.variant.name, job.fold): read_history(store, job, marks[job.key]) for job in done},
         cohort=cohort_summary(cohort, study, store),
         folds=fold_summaries(folds, cohort),
         warnings=[*(audit_warnings(audit) if audit else []), *plan.doubts],
-        missing=[job.key for job in plan.jobs if job not in done],
-        facts=_facts(store, study, plan),
-        study_yaml=store.read_bytes(layout.STUDY).decode(),
+        missing=[job.key for job in plan.jobs if job.key not in marks],
+        facts=_facts(study, plan, list(marks.values())),
+        study_yaml=planned_files(store).text(layout.STUDY),
         masks=_masks(store, plan),
         audit=audit,
         groups=dict(zip(cohort.image_ids, cohort.groups("group").tolist(), strict=True)),
@@ -79,8 +82,8 @@ def with_images(store: Store, results: Results, cache: str | None = None) -> tup
         results: of its predictions.
         cache: location of the cache, where it is no longer the one that the run had.
     """
-    context = Context(store, available_device(), cache)
-    cohort = Cohort(read_table(store, layout.COHORT), store.root, results.classes)
+    context = Context(store, available_device(), cache, verify=True)
+    cohort = read_cohort(store, results.classes)
     shown = shown_images(context, cohort, images_to_show(results), results.out_of_fold)
     return replace(results, images=shown.images, heat_shares=heat_shares(context)), shown
 
@@ -88,8 +91,8 @@ def with_images(store: Store, results: Results, cache: str | None = None) -> tup
 def results_fingerprint(store: Store) -> str:
     """Return a hash of what the report is made from: study, marks of fold jobs done, version."""
     plan = read_plan(store)
-    marks = {job.key: store.read_json(JobFiles(job.key).done) if is_done(store, job) else None for job in plan.jobs}
-    study = store.read_bytes(layout.STUDY).decode()
+    marks = {job.key: read_mark(store, job) for job in plan.jobs}
+    study = planned_files(store).text(layout.STUDY)
     audit = _audit(store, plan)
     return fingerprint(
         {
@@ -97,7 +100,7 @@ def results_fingerprint(store: Store) -> str:
             "study": study,
             "doubts": list(plan.doubts),
             "jobs": marks,
-            "masks": store.read_json(layout.MASKS) if plan.masks else None,
+            "masks": planned_files(store).json(layout.MASKS) if plan.masks else None,
             "audit": None if audit is None else audit.to_json(),
             "heat": heat_marks(store, plan),
             "sweep": sweep_marks(store),
@@ -121,8 +124,7 @@ def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> 
                 _groups_by_source(groups[own], sources[own]),
             )
         )
-    quarantine = ((store.read_json(layout.QUARANTINE) if store else None) or {}).get("images", [])
-    excluded = Counter(_why_excluded(one["reason"]) for one in quarantine)
+    excluded = Counter(_why_excluded(reason) for reason in (_reasons(store) if store else []))
     return CohortSummary(
         counts,
         len(np.unique(groups)),
@@ -131,6 +133,12 @@ def cohort_summary(cohort: Cohort, study: Study, store: Store | None = None) -> 
         _groups_by_source(groups, sources),
         len(np.unique(cohort.groups("patient"))) - len(np.unique(cohort.groups("group"))),
     )
+
+
+def _reasons(store: Store) -> list[str]:
+    files = planned_files(store)
+    with files.whole(layout.QUARANTINE):
+        return [one["reason"] for one in files.json(layout.QUARANTINE)["images"]]
 
 
 def _groups_by_source(groups: NDArray[np.str_], sources: NDArray[np.str_]) -> dict[str, int]:
@@ -154,32 +162,36 @@ def fold_summaries(folds: Folds, cohort: Cohort) -> list[FoldSummary]:
 
 def _masks(store: Store, plan: Plan) -> MaskSummary | None:
     """Read what the run kept of its lung masks."""
-    kept = store.read_json(layout.MASKS)
-    if plan.masks is None or kept is None:
+    if plan.masks is None:
         return None
-    table = read_table(store, layout.MASK_EXAMPLES)
-    columns = [table.column(name).to_pylist() for name in ("image_id", "source", "label", "faults")]
-    pixels, masks = (table.column(name).combine_chunks().to_numpy_ndarray() for name in ("pixels", "mask"))
-    return MaskSummary(
-        origin=kept["origin"],
-        policy=kept["policy"],
-        sources={name: SourceMasks(**counts) for name, counts in kept["sources"].items()},
-        implausible=[ImplausibleMask(**{**one, "faults": tuple(one["faults"])}) for one in kept["implausible"]],
-        examples=[MaskExample(*row) for row in zip(*columns, pixels, masks, strict=True)],
-    )
+    files = planned_files(store)
+    table = files.arrow(layout.MASK_EXAMPLES)
+    with files.whole(layout.MASK_EXAMPLES):
+        columns = [table.column(name).to_pylist() for name in ("image_id", "source", "label", "faults")]
+        pixels, masks = (table.column(name).combine_chunks().to_numpy_ndarray() for name in ("pixels", "mask"))
+        examples = [MaskExample(*row) for row in zip(*columns, pixels, masks, strict=True)]
+    kept = files.json(layout.MASKS)
+    with files.whole(layout.MASKS):
+        return MaskSummary(
+            origin=kept["origin"],
+            policy=kept["policy"],
+            sources={name: SourceMasks(**counts) for name, counts in kept["sources"].items()},
+            implausible=[ImplausibleMask(**{**one, "faults": tuple(one["faults"])}) for one in kept["implausible"]],
+            examples=examples,
+        )
 
 
 def _audit(store: Store, plan: Plan) -> Audit | None:
     """Read the audit of this run, its own or the one in its folder; one of another cohort counts as none."""
     for name in (layout.AUDIT, f"{layout.AUDIT_RUN}/{layout.AUDIT}"):
-        kept = store.read_json(name)
+        kept = read_json(store, name, _AUDIT_AGAIN)
         if kept is not None and kept.get("cohort") == plan.cohort:
-            return Audit.from_json(kept)
+            with whole(store.where(name), _AUDIT_AGAIN):
+                return Audit.from_json(kept)
     return None
 
 
-def _facts(store: Store, study: Study, plan: Plan) -> list[tuple[str, str]]:
-    marks = [mark for job in plan.jobs if (mark := store.read_json(JobFiles(job.key).done)) is not None]
+def _facts(study: Study, plan: Plan, marks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     machines: Counter[str] = Counter(_machine(mark["machine"]) for mark in marks)
     packages = ["torch", "torchvision", "ray", "numpy", "scikit-learn", "pyarrow"]
     # A study runs inline where Ray is not installed.

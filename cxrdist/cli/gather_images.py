@@ -12,6 +12,7 @@ from cxrdist.cohort.table import Cohort
 from cxrdist.errors import UserError
 from cxrdist.learn.heatmaps import min_max
 from cxrdist.report.images import HeatMap, HeatShares, ShownImage
+from cxrdist.run.artefacts import DamagedError
 from cxrdist.run.context import Context
 from cxrdist.run.heat_files import VariantHeat, read_fresh_heat
 from cxrdist.run.heatmaps import (
@@ -69,6 +70,8 @@ def shown_images(
             }
             try:
                 heat[variant.name] = _heat(context, variant, own)
+            except DamagedError:
+                raise
             except UserError as error:
                 heat[variant.name] = earlier
                 # The report is made of runs that kept no networks, too.

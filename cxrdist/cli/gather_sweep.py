@@ -2,9 +2,10 @@
 
 from cxrdist.config import Study
 from cxrdist.report.sweep import SweepSearch, SweepSummary, SweepTrial
+from cxrdist.run.context import read_plan
 from cxrdist.run.store import Store
 from cxrdist.run.sweep_plan import Search
-from cxrdist.run.sweep_results import chosen_number, chosen_text, planned_searches, records_of
+from cxrdist.run.sweep_results import choices_of, chosen_text, planned_searches, records_of
 from cxrdist.study.plan import make_variants
 from cxrdist.study.search import TrialRecord
 
@@ -13,8 +14,7 @@ def sweep_summary(store: Store, study: Study) -> SweepSummary | None:
     """Return what a study's sweep did; None where it has none, or it is not over."""
     if study.sweep is None:
         return None
-    found = [(search, chosen_number(store, study, search)) for search in planned_searches(store)]
-    done = [(search, chosen) for search, chosen in found if chosen is not None]
+    done = [(choice.search, choice.number) for choice in choices_of(store, study, read_plan(store))]
     order = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
     # A variant that the study no longer has may have been searched before.
     done = [one for one in done if one[0].variant.name in order]

@@ -16,8 +16,8 @@ from cxrdist.report.heat_tables import heat_shares_table
 from cxrdist.report.image_panels import overlay
 from cxrdist.report.images import HeatMap
 from cxrdist.report.render import render_text
-from cxrdist.run.audit import run_cohort
-from cxrdist.run.context import Context
+from cxrdist.run.artefacts import DamagedError
+from cxrdist.run.context import Context, read_cohort
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.heat_files import VariantHeat, make_variant_heat, read_fresh_heat, write_heat
 from cxrdist.run.heatmaps import (
@@ -59,7 +59,7 @@ def heatmaps_command(
     """
     store = existing_run(run_dir)
     require_study(store)
-    context = Context(store, available_device(), cache)
+    context = Context(store, available_device(), cache, verify=True)
     target = Target.find(class_, context.classes)
     chosen = _variants(context, variants)
     for variant in chosen:
@@ -75,7 +75,7 @@ def heatmaps_command(
             made = _all(context, chosen, target, method, display)
         finally:
             display.end()
-    cohort = run_cohort(store, context.classes)
+    cohort = read_cohort(store, context.classes)
     groups = dict(zip(cohort.image_ids, cohort.groups("group").tolist(), strict=True))
     words = {PREDICTED: "the class that is predicted", TRUE: "the true class"}.get(target.kind, f"the class {class_}")
     shares = [shares_of(variant.name, heat) for variant, heat in zip(chosen, made, strict=True)]
@@ -120,7 +120,11 @@ def _all(
     masks = None
     for variant in variants:
         method = method_of(variant, context.plan.networks[variant.model], choice)
-        heat = read_fresh_heat(context, variant, target, method)
+        try:
+            heat = read_fresh_heat(context, variant, target, method)
+        except DamagedError as error:
+            display.say(f"{str(error).partition(';')[0]}: it is made again.")
+            heat = None
         if heat is None:
             _require_pixels(context)
             KeptNetworks(context).require([job for job in context.plan.jobs if job.variant == variant])

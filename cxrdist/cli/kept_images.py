@@ -11,13 +11,15 @@ from cxrdist.report.images import HeatMap, ShownImage
 from cxrdist.report.results import Results
 from cxrdist.report.style import Picture
 from cxrdist.report.tables import file_name
+from cxrdist.run.artefacts import map_arrow, whole, write_arrow
 from cxrdist.run.context import Plan
 from cxrdist.run.heat_files import job_marks
 from cxrdist.run.heatmaps import in_view
-from cxrdist.run.masks import write_arrow
 from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
+
+_AGAIN = "remove it; a report that finds the decoded images makes it anew"
 
 _FORMAT = 1
 
@@ -54,9 +56,16 @@ def write_kept_images(store: Store, plan: Plan, images: Sequence[ShownImage]) ->
 
 
 def read_kept_images(store: Store, plan: Plan) -> dict[str, ShownImage]:
-    """Return the images that an earlier report of the same predictions kept, by id; empty where there are none."""
-    try:
-        table = pa.ipc.open_file(store.read_bytes(layout.SHOWN_IMAGES)).read_all()
+    """Return the images that an earlier report of the same predictions kept, by id; empty where there are none.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    name = layout.SHOWN_IMAGES
+    if not store.exists(name):
+        return {}
+    table = map_arrow(store.local(name), _AGAIN, where=store.where(name))
+    with whole(store.where(name), _AGAIN):
         if (table.schema.metadata or {}).get(b"predictions", b"").decode() != predictions_mark(store, plan):
             return {}
         pixels = _images(table, "pixels")
@@ -75,8 +84,6 @@ def read_kept_images(store: Store, plan: Plan) -> dict[str, ShownImage]:
             )
             for row, (image_id, source, label, heat) in enumerate(zip(*words, strict=True))
         }
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return {}
 
 
 def kept_pictures(store: Store, results: Results, files: Collection[str]) -> list[Picture]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxrdist.cli.commands import existing_run
+from cxrdist.run.artefacts import DamagedError, read_json
 from cxrdist.run.context import read_plan
 from cxrdist.run.lock import Sign, Watch
 from cxrdist.run.lung_plan import LUNGS, read_lung_plan
@@ -33,21 +34,33 @@ def status_command(run_dir: str, *, watch: float | None = None) -> None:
     drivers = Watch(store.hurried())
     driver = drivers.driver()
     if watch is None:
-        console.print(_picture(store, driver, bars=False))
+        statuses = _statuses(store, driver)
+        console.print(_picture(store, statuses, driver, bars=False))
+        for one in statuses:
+            if one.standing is Standing.DAMAGED:
+                raise DamagedError(one.reason)
         return
-    with Live(_picture(store, driver, bars=True), console=console, auto_refresh=False) as live:
+    with Live(
+        _picture(store, _statuses(store, driver), driver, bars=True), console=console, auto_refresh=False
+    ) as live:
         while driver is not None:
             time.sleep(watch)
             driver = drivers.driver()
-            live.update(_picture(store, driver, bars=True), refresh=True)
+            live.update(_picture(store, _statuses(store, driver), driver, bars=True), refresh=True)
 
 
-def _picture(store: Store, driver: Sign | None, *, bars: bool) -> RenderableType:
-    kind = (store.read_json(layout.PLAN) or {}).get("kind")
-    jobs = read_lung_plan(store).jobs if kind == LUNGS else read_plan(store).jobs
-    statuses = all_statuses(store, jobs, driver_lives=driver is not None)
+def _is_of_lungs(store: Store) -> bool:
+    return (read_json(store, layout.PLAN) or {}).get("kind") == LUNGS
+
+
+def _statuses(store: Store, driver: Sign | None) -> list[JobStatus]:
+    jobs = read_lung_plan(store).jobs if _is_of_lungs(store) else read_plan(store).jobs
+    return all_statuses(store, jobs, driver_lives=driver is not None)
+
+
+def _picture(store: Store, statuses: Sequence[JobStatus], driver: Sign | None, *, bars: bool) -> RenderableType:
     lines = [f"{one.job.key} {one.standing}: {one.reason}" for one in statuses if one.reason]
-    if kind != LUNGS:
+    if not _is_of_lungs(store):
         lines += [
             f"sweep {search.key}: {len(records_of(store, search))} of {search.trials} trials done"
             for search in planned_searches(store)

@@ -68,13 +68,25 @@ def load_study(
         if value is not None:
             _put(document.data, key, value, key)
             changed[key] = f"the option for {key}"
+    return _with_absolute_paths(validated_study(document, changed), path.resolve().parent, document, changed)
+
+
+def validated_study(document: Document, changed: Mapping[str, str] | None = None) -> Study:
+    """Return the study that a document describes, its paths as they stand there.
+
+    Args:
+        document: the YAML.
+        changed: by dotted key, the option that set the value.
+
+    Raises:
+        UserError: it is not a valid study; one line for each fault.
+    """
     try:
-        study = Study.model_validate(document.data)
+        return Study.model_validate(document.data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        lines = dict.fromkeys(_explain(detail, document, changed) for detail in _without_union_echoes(details))
+        lines = dict.fromkeys(_explain(detail, document, changed or {}) for detail in _without_union_echoes(details))
         raise UserError("\n".join(lines)) from None
-    return _with_absolute_paths(study, path.resolve().parent, document, changed)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:

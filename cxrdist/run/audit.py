@@ -17,12 +17,13 @@ from cxrdist.cohort.sizes import read_sizes
 from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError
-from cxrdist.run.context import Plan, read_folds, read_table
+from cxrdist.run.context import Plan, read_folds, read_plan, read_study
 from cxrdist.run.object_store import open_cache
 from cxrdist.run.prepare import divide
-from cxrdist.run.results import is_done
+from cxrdist.run.results import check_job, files_of, is_done, read_mark
 from cxrdist.run.shared_shards import fetched_shards
 from cxrdist.run.store import Store
+from cxrdist.run.sweep_results import check_sweep
 from cxrdist.stats.probes import linear_probe, size_features, thumbnails
 from cxrdist.study import layout
 from cxrdist.study.folds import Part
@@ -58,13 +59,22 @@ def audit_study(study: Study) -> Study:
 
 
 def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
-    """Give the audit the results that the study's own run has; a fingerprint says later whether they still hold."""
+    """Give the audit the results that the study's own run has; a fingerprint says later whether they still hold.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
     for job in jobs:
-        files = JobFiles(job.key)
-        if is_done(run, job) and not is_done(audit, job):
-            for name in (files.history, files.validation, files.predictions, files.done):
+        files, mark = JobFiles(job.key), read_mark(run, job)
+        if mark is not None and not is_done(audit, job):
+            check_job(run, job, mark)
+            for name in (files.history, files.validation, files.predictions):
                 if run.exists(name):
                     audit.write_bytes(name, run.read_bytes(name))
+            # Networks are large, and stay where they are.
+            noted = {name: digest for name, digest in files_of(run, mark).hashes.items() if "safetensors" not in name}
+            audit.write_json(files.done, {**mark, "artefacts": noted})
+    check_sweep(run, read_study(run), read_plan(run))
     for name in run.names(layout.SWEEP):
         # Its trials are named by their search's fingerprint, too; networks of trials in work are not needed.
         if not name.endswith(".safetensors"):
@@ -160,8 +170,3 @@ def linear_probes(store: Store, study: Study, plan: Plan, cohort: Cohort) -> lis
 def _name(study: Study, what: str) -> str:
     """Return a name that is valid for a study, however long the study's own is."""
     return f"{study.name[: _LONGEST_NAME - len(what) - 1]}-{what}"
-
-
-def run_cohort(store: Store, classes: Sequence[str]) -> Cohort:
-    """Return the cohort of a run directory."""
-    return Cohort(read_table(store, layout.COHORT), store.root, tuple(classes))

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from numpy.typing import NDArray
 from cxrdist.cohort.packing import PackedMasks
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.shardset import ImageStack
+from cxrdist.cohort.table import Cohort
 from cxrdist.config.document import parse_document
+from cxrdist.config.load import validated_study
 from cxrdist.config.models import Study
-from cxrdist.errors import CxrdistError
+from cxrdist.errors import UserError
 from cxrdist.learn.sources import FeatureRows
+from cxrdist.run.artefacts import AGAIN, Checked, DamagedError, map_arrow, read_json, whole
 from cxrdist.run.object_store import open_cache
 from cxrdist.run.shared_shards import fetched_shards
 from cxrdist.run.store import Store
@@ -53,6 +57,8 @@ class Plan:
     """What a reader of the results must be told, a sentence each."""
     node_cache: str | None = None
     """Folder of each machine for what comes from a cache in an object store."""
+    artefacts: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 by name of what was written into the run directory before the plan; other versions noted none."""
 
     def trained(self, job: FoldJob) -> tuple[Network, Recipe]:
         """Return what a fold job trains, and how: the study's, with what a sweep chose."""
@@ -74,6 +80,7 @@ class Plan:
             "features": [{**vars(unit), "variant": vars(unit.variant)} for unit in self.features],
             "doubts": list(self.doubts),
             "node_cache": self.node_cache,
+            "artefacts": dict(self.artefacts),
         }
 
     @classmethod
@@ -96,6 +103,7 @@ class Plan:
             features=tuple(FeatureJob(**{**unit, "variant": Variant(**unit["variant"])}) for unit in data["features"]),
             doubts=tuple(data["doubts"]),
             node_cache=data.get("node_cache"),
+            artefacts=data.get("artefacts", {}),
         )
 
 
@@ -103,33 +111,61 @@ def read_plan(store: Store) -> Plan:
     """Read the plan of a run directory.
 
     Raises:
-        CxrdistError: there is none, or another version wrote it.
+        DamagedError: there is none, it is not what was written, or another version wrote it.
     """
-    data = store.read_json(layout.PLAN)
+    data = read_json(store, layout.PLAN)
     try:
         return Plan.from_json(data or {})
     except (KeyError, TypeError):
-        raise CxrdistError(
-            f"{store.where('')} holds no plan that this version can read; `cxrdist run` writes it."
+        raise DamagedError(
+            f"{store.where(layout.PLAN)} is no plan that this version can read; `cxrdist run` writes one."
         ) from None
 
 
+def planned_files(store: Store) -> Checked:
+    """Return what reads the artefacts that the plan was made with.
+
+    Raises:
+        DamagedError: the plan is not what was written.
+    """
+    noted = (read_json(store, layout.PLAN) or {}).get("artefacts", {})
+    return Checked(store, noted, layout.PLAN)
+
+
 def read_study(store: Store) -> Study:
-    """Read the resolved study of a run directory."""
-    return Study.model_validate(parse_document(store.read_bytes(layout.STUDY).decode(), store.where(layout.STUDY)).data)
+    """Read the resolved study of a run directory.
 
-
-def write_table(store: Store, name: str, table: pa.Table) -> None:
-    """Write an Arrow IPC file."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    store.write_bytes(name, sink.getvalue().to_pybytes())
+    Raises:
+        DamagedError: it is not what was written, or no valid study.
+    """
+    text = planned_files(store).text(layout.STUDY)
+    try:
+        return validated_study(parse_document(text, store.where(layout.STUDY)))
+    except UserError as error:
+        raise DamagedError(f"{str(error).splitlines()[0].rstrip('.')}; {AGAIN}.") from None
 
 
 def read_table(store: Store, name: str) -> pa.Table:
-    """Read an Arrow IPC file."""
-    return pa.ipc.open_file(store.read_bytes(name)).read_all()
+    """Read an Arrow IPC file that the plan was made with.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    return planned_files(store).arrow(name)
+
+
+def read_cohort(store: Store, classes: Sequence[str]) -> Cohort:
+    """Read the images that a study uses.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    plan, files = read_plan(store), planned_files(store)
+    with files.whole(layout.COHORT):
+        cohort = Cohort(files.arrow(layout.COHORT), store.root, tuple(classes))
+        if not files.knows(layout.COHORT) and cohort.content_hash != plan.cohort:
+            raise ValueError("is not the cohort of the plan")
+        return cohort
 
 
 def folds_table(folds: Folds) -> pa.Table:
@@ -139,10 +175,15 @@ def folds_table(folds: Folds) -> pa.Table:
 
 
 def read_folds(store: Store) -> Folds:
-    """Read what `folds_table` made."""
+    """Read what `folds_table` made.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
     table = read_table(store, layout.FOLDS)
-    parts = np.stack([table.column(name).to_numpy() for name in table.column_names[1:]])
-    return Folds(table.column("image_id").to_pylist(), parts)
+    with whole(store.where(layout.FOLDS), AGAIN):
+        parts = np.stack([table.column(name).to_numpy() for name in table.column_names[1:]])
+        return Folds(table.column("image_id").to_pylist(), parts)
 
 
 class SelectedRows:
@@ -165,12 +206,21 @@ class Inputs:
         image_ids: the images.
         rows: of the planned cohort, one for each image; None where they are the whole cohort.
         device: where units are computed.
+        verify: whether decoded images and masks are hashed and compared when they are opened (about 1 GB/s); a lane
+            need not, since its driver did.
     """
 
     def __init__(
-        self, plan: Plan, image_ids: Sequence[str], device: torch.device, rows: NDArray[np.int64] | None = None
+        self,
+        plan: Plan,
+        image_ids: Sequence[str],
+        device: torch.device,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        verify: bool = False,
     ) -> None:
         self.plan = plan
+        self._verify = verify
         self.image_ids = list(image_ids)
         self.device = device
         self._rows = rows
@@ -188,7 +238,7 @@ class Inputs:
     @functools.cached_property
     def shards(self) -> ShardSet:
         """Decoded images, those that the study does not use too."""
-        return ShardSet.open(fetched_shards(self.cache, self.plan.shards))
+        return ShardSet.open(fetched_shards(self.cache, self.plan.shards), verify=self._verify)
 
     def by_row(self, stack: ImageStack | PackedMasks) -> SelectedRows:
         """Return what belongs to the shards' images by row of the images."""
@@ -204,39 +254,41 @@ class Inputs:
         """Lung masks by row, where a view needs them."""
         if self.plan.masks is None:
             return None
-        return self.by_row(open_masks(self.cache.local(self.plan.masks), self.shards.pixels.side))
+        path = self.cache.local(self.plan.masks)
+        return self.by_row(open_masks(path, self.shards.pixels.side, verify=self._verify))
 
     def features_of(self, variant: Variant) -> FeatureRows:
-        """Return a frozen trunk's features, computed before and mapped: float32 [images, values]."""
-        names = [feature_file(unit) for unit in self.plan.features if unit.variant == variant]
-        parts = []
-        for path in self.cache.local_files(names):
-            with pa.memory_map(str(path)) as file:
-                column = pa.ipc.open_file(file).read_all().column("features")
-            parts.append(column.combine_chunks().to_numpy_ndarray())
+        """Return a frozen trunk's features, computed before and mapped: float32 [images, values].
+
+        Raises:
+            DamagedError: they are missing or cannot be read.
+        """
+        units = [unit for unit in self.plan.features if unit.variant == variant]
+        paths = self.cache.local_files([feature_file(unit) for unit in units])
+        parts = [read_features(path, unit, verify=False) for unit, path in zip(units, paths, strict=True)]
         return FeatureRows(parts, self._rows)
 
 
 class Context(Inputs):
-    """A study as a lane sees it.
+    """A study as a lane sees it, or, with what it is fed with verified, a command that reads it.
 
     Args:
         store: the run directory.
         device: where units are computed.
         cache: location of the cache, where it is no longer the one that the run had.
+        verify: see `Inputs`.
     """
 
-    def __init__(self, store: Store, device: torch.device, cache: str | None = None) -> None:
+    def __init__(self, store: Store, device: torch.device, cache: str | None = None, *, verify: bool = False) -> None:
         self.store = store
         self.study = read_study(self.store)
         self.folds = read_folds(self.store)
-        table = read_table(self.store, layout.COHORT)
         plan = read_plan(self.store)
         plan = plan if cache is None else replace(plan, cache=cache)
-        super().__init__(plan, table.column("image_id").to_pylist(), device)
         self.classes = tuple(self.study.cohort.classes)
-        index = {name: i for i, name in enumerate(self.classes)}
-        self.labels = torch.tensor([index[label] for label in table.column("label").to_pylist()])
+        cohort = read_cohort(self.store, self.classes)
+        super().__init__(plan, cohort.image_ids, device, verify=verify)
+        self.labels = torch.from_numpy(cohort.labels)
         self.jobs = {job.key: job for job in self.plan.jobs}
         self.features = {unit.key: unit for unit in self.plan.features}
 
@@ -244,6 +296,20 @@ class Context(Inputs):
 def feature_file(unit: FeatureJob) -> str:
     """Return the name, in the cache, of the features that a unit computes."""
     return f"{feature_folder(unit)}/{unit.start:08d}-{unit.stop:08d}.arrow"
+
+
+def read_features(path: Path, unit: FeatureJob, *, verify: bool) -> NDArray[np.float32]:
+    """Map the features that a unit has computed: [its images, values].
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    table = map_arrow(path, AGAIN, verify=verify)
+    with whole(str(path), AGAIN):
+        values: NDArray[np.float32] = table.column("features").combine_chunks().to_numpy_ndarray()
+        if len(values) != unit.stop - unit.start:
+            raise ValueError(f"holds the features of {len(values)} images, not of {unit.stop - unit.start}")
+        return values
 
 
 def feature_folder(unit: FeatureJob) -> str:

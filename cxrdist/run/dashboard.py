@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrdist.config.models import Study
+from cxrdist.run.artefacts import read_json
 from cxrdist.run.store import Store
 from cxrdist.run.tracking import has_key, server_url, why_silent
 from cxrdist.run.tracking_wandb import FOLDER, be_ourselves
@@ -34,7 +35,7 @@ def write_dashboard(study: Study, store: Store) -> Saved:
     """Write a study's workspace, and save it at W&B, in place of the one saved before, where that can be done."""
     be_ourselves()
     workspace = build_workspace(study)
-    known = store.read_json(WORKSPACE) or {}
+    known = read_json(store, WORKSPACE, "remove it, and another workspace is made beside the one at W&B") or {}
     workspace._internal_name, workspace._internal_id = known.get("name", ""), known.get("id", "")
     saved = _save(workspace)
     store.write_json(WORKSPACE, workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -45,7 +46,7 @@ def read_dashboard(store: Store) -> Any:
     """Return the workspace that `write_dashboard` wrote, as an object of W&B's own classes."""
     from wandb_workspaces import workspaces
 
-    return workspaces.Workspace._from_model(workspaces.internal.View.model_validate(store.read_json(WORKSPACE)))
+    return workspaces.Workspace._from_model(workspaces.internal.View.model_validate(read_json(store, WORKSPACE)))
 
 
 def build_workspace(study: Study) -> Any:

@@ -9,20 +9,21 @@ from typing import Protocol
 import torch
 
 from cxrdist.cohort.chunks import ChunkRunner
-from cxrdist.config.location import home_folder
+from cxrdist.config.location import home_folder, is_remote
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.config.sweep import SweepConfig
 from cxrdist.errors import CxrdistError
+from cxrdist.run.artefacts import DamagedError
 from cxrdist.run.board import Event, Outcome
-from cxrdist.run.context import Plan, feature_file, feature_folder
+from cxrdist.run.context import Plan, feature_file, feature_folder, read_features
 from cxrdist.run.inline import InlineExecutor, required_device
 from cxrdist.run.lock import RunLock
 from cxrdist.run.object_store import open_cache
 from cxrdist.run.plan_file import write_plan
 from cxrdist.run.prepare import Prepared, prepare, with_choices
-from cxrdist.run.results import Job, has_diverged, is_done
+from cxrdist.run.results import Job, forget_damaged, has_diverged, is_done
 from cxrdist.run.store import Store, explained
-from cxrdist.run.sweep import Choice, Sweep, TrialEvent, make_choices, read_choice, write_choice
+from cxrdist.run.sweep import Choice, Sweep, TrialEvent, known_choice, make_choices, write_choice
 from cxrdist.run.sweep_inline import InlineSweeper
 from cxrdist.run.sweep_plan import write_search
 from cxrdist.run.trial_work import TrialRules
@@ -157,7 +158,20 @@ def missing_features(plan: Plan, variants: Collection[Variant]) -> list[FeatureJ
     wanted = [unit for unit in plan.features if unit.variant in variants]
     # One list instead of a question for each: of a large cohort there are thousands.
     there = {name for folder in {feature_folder(unit) for unit in wanted} for name in cache.names(folder)}
-    return [unit for unit in wanted if feature_file(unit) not in there]
+    return [unit for unit in wanted if feature_file(unit) not in there or not _are_whole(cache, unit)]
+
+
+def _are_whole(cache: Store, unit: FeatureJob) -> bool:
+    """Return whether features that are there are those that were written; what is damaged is removed."""
+    if is_remote(cache.location):
+        # They came there as a whole, and would have to be copied to be looked at.
+        return True
+    try:
+        read_features(cache.local(feature_file(unit)), unit, verify=True)
+    except DamagedError:
+        cache.remove(feature_file(unit))
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -208,7 +222,7 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) 
 
 def _sweep(prepared: Prepared, config: SweepConfig, store: Store, tools: Tools, display: Display) -> list[Choice]:
     """Do the searches that are not over, and return the choices of all."""
-    known = {search.key: read_choice(store, search, config.minutes) for search in prepared.searches}
+    known = {search.key: known_choice(store, search, config.minutes) for search in prepared.searches}
     pending = [search for search in prepared.searches if known[search.key] is None]
     if pending:
         for search in pending:
@@ -245,6 +259,7 @@ def _work(prepared: Prepared, store: Store, executor: Executor, display: Display
     plan = prepared.plan
     for job in plan.jobs:
         _forget_failure(store, job)
+    forget_damaged(store, plan.jobs, display.say)
     units = pending_units(store, plan)
     fold_units = [unit for unit in units if unit.key in {job.key for job in plan.jobs}]
     outcomes: dict[str, Outcome] = {}

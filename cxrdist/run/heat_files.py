@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from cxrdist.errors import UserError
 from cxrdist.learn.heatmaps import Method
 from cxrdist.lungs.segmenter import LungWeights
+from cxrdist.run.artefacts import map_arrow, whole, write_arrow
 from cxrdist.run.context import Context, Plan, SelectedRows
 from cxrdist.run.heatmaps import Target, explain_predictions, shares_inside
-from cxrdist.run.masks import write_arrow
+from cxrdist.run.results import files_of, read_mark
 from cxrdist.run.store import Store
 from cxrdist.study.fingerprint import Json, fingerprint
-from cxrdist.study.layout import HeatFiles, JobFiles
+from cxrdist.study.layout import HeatFiles
 from cxrdist.study.outoffold import OutOfFold
 from cxrdist.study.plan import FoldJob, Variant
+
+HEAT_AGAIN = "remove it; `cxrdist heatmaps` makes it anew"
 
 _FORMAT = 1
 """Raised whenever the code changes what the same networks and images give."""
@@ -102,7 +105,13 @@ def write_heat(context: Context, variant: Variant, target: Target, heat: Variant
     )
     masks = _mask_name(context)
     made_from = _made_from(context, variant, target, heat.method, masks)
-    metadata = {"method": heat.method, "class": target.kind, "masks": masks, "fingerprint": made_from}
+    metadata = {
+        "method": heat.method,
+        "variant": variant.name,
+        "class": target.kind,
+        "masks": masks,
+        "fingerprint": made_from,
+    }
     write_arrow(context.store, HeatFiles(variant.name, target.name).maps, table.replace_schema_metadata(metadata))
 
 
@@ -113,12 +122,19 @@ def read_fresh_heat(
 
     None where there are none, they were made by another method than `method`, where that is given, or from other
     networks or masks than the run's.
+
+    Raises:
+        DamagedError: they are not what was written.
     """
-    path = context.store.local(HeatFiles(variant.name, target.name).maps)
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    name = HeatFiles(variant.name, target.name).maps
+    if not context.store.exists(name):
+        return None
+    table = map_arrow(context.store.local(name), HEAT_AGAIN, where=context.store.where(name))
+    with whole(context.store.where(name), HEAT_AGAIN):
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         made_by: Method = "cam" if metadata["method"] == "cam" else "gradcam"
+        if metadata.get("variant", variant.name) != variant.name or metadata["class"] != target.kind:
+            raise ValueError("holds the heat maps of another variant or class")
         if method not in (None, made_by):
             return None
         try:
@@ -140,26 +156,31 @@ def read_fresh_heat(
             inside=columns["inside"].to_numpy(),
             area=columns["area"].to_numpy(),
         )
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
 
 
 def heat_marks(store: Store, plan: Plan) -> dict[str, str]:
     """Return of each variant's kept heat maps of the predicted classes what they were made from."""
     marks = {}
     for variant in plan.variants:
-        try:
-            with pa.memory_map(str(store.local(HeatFiles(variant.name).maps))) as file:
-                marks[variant.name] = (pa.ipc.open_file(file).schema.metadata or {})[b"fingerprint"].decode()
-        except (OSError, pa.ArrowException, KeyError, ValueError):
-            continue
+        name = HeatFiles(variant.name).maps
+        if store.exists(name):
+            table = map_arrow(store.local(name), HEAT_AGAIN, where=store.where(name), verify=False)
+            with whole(store.where(name), HEAT_AGAIN):
+                marks[variant.name] = (table.schema.metadata or {})[b"fingerprint"].decode()
     return marks
 
 
 def job_marks(store: Store, jobs: Sequence[FoldJob]) -> dict[str, Json]:
-    """Return by fold job what its predictions are named by, whatever machine made them."""
-    done = {job.key: store.read_json(JobFiles(job.key).done) or {} for job in jobs}
-    return {job.key: [job.fingerprint, done[job.key].get("predictions_sha256")] for job in jobs}
+    """Return by fold job what its predictions are named by, whatever machine made them.
+
+    Raises:
+        DamagedError: the mark of one is not what was written.
+    """
+    marks = {job: read_mark(store, job) for job in jobs}
+    return {
+        job.key: [job.fingerprint, None if mark is None else files_of(store, mark).hashes.get("predictions.parquet")]
+        for job, mark in marks.items()
+    }
 
 
 def _made_from(context: Context, variant: Variant, target: Target, method: Method, masks: str) -> str:

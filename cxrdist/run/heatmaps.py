@@ -1,7 +1,7 @@
 """Heat maps of a study: the network of the fold that tested an image explains it, never one that trained on it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.context import Context, SelectedRows
 from cxrdist.run.jobs import weights_file
 from cxrdist.run.masks import network_masks
+from cxrdist.run.results import files_of, read_mark
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
 from cxrdist.study.outoffold import OutOfFold
@@ -29,6 +30,8 @@ from cxrdist.study.plan import FoldJob, Variant
 from cxrdist.study.recipe import Network, ViewName
 
 MethodChoice = Literal["auto", "cam", "gradcam"]
+
+_NETWORK_AGAIN = "start the run again, which trains it anew, or remove it to do without"
 
 PREDICTED = "predicted"
 TRUE = "true"
@@ -117,11 +120,16 @@ class KeptNetworks:
         """Return the classifier of a fold job on the context's device.
 
         Raises:
+            DamagedError: it is not what was written.
             UserError: it was not kept, is not this job's, or the weights that its trunk starts from have changed.
         """
         self.require([job])
         context = self._context
         path = context.store.local(JobFiles(job.key).model)
+        mark = read_mark(context.store, job)
+        if mark is not None:
+            files = files_of(context.store, mark)
+            replace(files, remedy=_NETWORK_AGAIN).check_file(JobFiles(job.key).model, path)
         network, _ = context.plan.trained(job)
         with torch.device("meta"):
             head = build_head(network, context.study.seed, job.fold)

@@ -1,6 +1,5 @@
 """Doing one unit of work: a fold job, or some images through a frozen trunk."""
 
-import hashlib
 import io
 import json
 import socket
@@ -25,6 +24,7 @@ from cxrdist.learn.sources import FeatureSource, ImageSource, MappedFeatureSourc
 from cxrdist.learn.train import Epoch, OnEpoch, Progress, fit, predict
 from cxrdist.learn.weights import load_trunk
 from cxrdist.machine import usable_cores
+from cxrdist.run.artefacts import Noted, write_arrow
 from cxrdist.run.context import Context, Inputs, feature_file
 from cxrdist.run.tracking import Tracker
 from cxrdist.study.folds import Part
@@ -37,11 +37,26 @@ EpochListener = Callable[[Epoch], None]
 
 
 def do_fold_job(
-    context: Context, job: FoldJob, lane: str, tracker: Tracker, on_epoch: EpochListener, ranks: Ranks = ALONE
+    context: Context,
+    job: FoldJob,
+    lane: str,
+    tracker: Tracker,
+    on_epoch: EpochListener,
+    note: Callable[[str], None],
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train one variant on one fold and write its predictions; continue where an earlier attempt stopped.
 
     Of several ranks this is the first; the others do `follow_fold_job`.
+
+    Args:
+        context: of the study.
+        job: what is done.
+        lane: who does it.
+        tracker: follows it.
+        on_epoch: told of each epoch.
+        note: told what the user should know, a sentence each.
+        ranks: who do it together.
 
     Raises:
         DivergedError: the loss stopped being finite.
@@ -49,9 +64,10 @@ def do_fold_job(
     store, files = context.store, JobFiles(job.key)
     _, recipe = context.plan.trained(job)
     store.remove_leftovers(files.folder)
-    store.remove(files.done, files.ended, files.validation)
+    store.remove(files.done, files.ended, files.validation, files.model)
     started = last_checkpoint = time.monotonic()
-    progress = _checkpoint(context, job)
+    where = store.where(files.checkpoint)
+    progress = _checkpoint(context, job, lambda: note(f"{where} is damaged: {job.key} starts anew."))
     if progress:
         tracker.resume(len(progress.history))
     _write_progress(context, job, lane, progress.history if progress else [])
@@ -74,18 +90,20 @@ def do_fold_job(
         _predictions(context, job, torch.from_numpy(context.folds.rows(job.fold, part)), trained.probabilities[part])
         for part in (Part.TEST, Part.VALIDATION)
     )
+    written = Noted(store)
     if context.study.execution.keep_models:
         weights = {key: value.detach().cpu().contiguous() for key, value in trained.model.state_dict().items()}
         metadata = {"fingerprint": job.fingerprint}
-        store.write_file(files.model, lambda path: save_file(weights, path, metadata=metadata))
-    store.write_bytes(files.validation, of_validation)
-    store.write_bytes(files.predictions, predictions)
+        written.write_file(files.model, lambda path: save_file(weights, path, metadata=metadata))
+    written.write_bytes(files.history, history_lines(history))
+    written.write_bytes(files.validation, of_validation)
+    written.write_bytes(files.predictions, predictions)
     right = probabilities.argmax(1) == context.labels[test]
     store.write_json(
         files.done,
         {
             "fingerprint": job.fingerprint,
-            "predictions_sha256": hashlib.sha256(predictions).hexdigest(),
+            "artefacts": written.hashes,
             "epochs": len(history),
             "accuracy": right.double().mean().item(),
             "seconds": round(sum(epoch.seconds for epoch in history), 3),
@@ -104,7 +122,7 @@ def follow_fold_job(context: Context, job: FoldJob, ranks: Ranks) -> None:
     Raises:
         DivergedError: the loss stopped being finite.
     """
-    _train(context, job, ranks, _checkpoint(context, job), None)
+    _train(context, job, ranks, _checkpoint(context, job, lambda: None), None)
 
 
 @dataclass(frozen=True)
@@ -145,8 +163,8 @@ def _train(
     )
 
 
-def _checkpoint(context: Context, job: FoldJob) -> Progress[Epoch] | None:
-    return load_progress(context.store.local(JobFiles(job.key).checkpoint), job.fingerprint, Epoch)
+def _checkpoint(context: Context, job: FoldJob, on_damage: Callable[[], None]) -> Progress[Epoch] | None:
+    return load_progress(context.store.local(JobFiles(job.key).checkpoint), job.fingerprint, Epoch, on_damage)
 
 
 def do_feature_job(context: Context, unit: FeatureJob) -> None:
@@ -163,12 +181,7 @@ def do_feature_job(context: Context, unit: FeatureJob) -> None:
     features = extract_features(trunk, source, rows, pooled=head_pools(network))
     # Flat, since Arrow takes the order of dimensions from strides, and those of size one have any.
     table = pa.table({"features": pa.FixedShapeTensorArray.from_numpy_ndarray(features.flatten(1).numpy())})
-
-    def write(path: Path) -> None:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-
-    context.cache.write_file(name, write)
+    write_arrow(context.cache, name, table)
 
 
 def machine_facts(device: torch.device) -> dict[str, str | int]:

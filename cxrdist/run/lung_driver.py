@@ -21,7 +21,7 @@ from cxrdist.run.driver import Display, open_tools, settle_failures
 from cxrdist.run.lock import RunLock
 from cxrdist.run.lung_plan import FINAL, LungPlan, MaskedSet, plan_lung_jobs
 from cxrdist.run.plan_file import cache_of
-from cxrdist.run.results import has_diverged, is_done
+from cxrdist.run.results import forget_damaged, has_diverged, is_done
 from cxrdist.run.store import Store, explained
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
@@ -76,6 +76,7 @@ def train_lungs(training: LungTraining, store: Store, display: Display) -> LungS
         tools = open_tools(training.execution, stack)
         plan = _prepare(training, display, tools.run_chunks)
         store.write_json(layout.PLAN, plan.to_json())
+        forget_damaged(store, plan.jobs, display.say)
         jobs = [job for job in plan.jobs if not is_done(store, job) and not has_diverged(store, job)]
         outcomes: dict[str, Outcome] = {}
         if jobs:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cxrdist.errors import CxrdistError
 from cxrdist.lungs.train import LungRecipe
+from cxrdist.run.artefacts import DamagedError, read_json
 from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import Json, fingerprint
@@ -120,13 +120,15 @@ def read_lung_plan(store: Store) -> LungPlan:
     """Read the plan of a run directory where the lung network is trained.
 
     Raises:
-        CxrdistError: there is none, or another version wrote it.
+        DamagedError: there is none, it is not what was written, or another version wrote it.
     """
+    data = read_json(store, layout.PLAN)
     try:
-        return LungPlan.from_json(store.read_json(layout.PLAN) or {})
+        return LungPlan.from_json(data or {})
     except (KeyError, TypeError):
-        raise CxrdistError(
-            f"{store.root} holds no plan of a lung network that this version can read; `cxrdist lungs train` writes it."
+        raise DamagedError(
+            f"{store.where(layout.PLAN)} is no plan of a lung network that this version can read; `cxrdist lungs "
+            "train` writes one."
         ) from None
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrdist.cohort.parquet import parquet_table
+from cxrdist.run.artefacts import Checked
 from cxrdist.run.lung_plan import LungPlan
-from cxrdist.run.results import is_done
+from cxrdist.run.results import files_of, read_mark
 from cxrdist.run.store import Store
 from cxrdist.stats.overlap import Overlaps
 from cxrdist.study.layout import JobFiles
@@ -27,12 +27,17 @@ class LungScores:
 
 
 def read_lung_scores(store: Store, plan: LungPlan) -> list[LungScores]:
-    """Return the scores of every job that is done, by job, set and source."""
-    return [scores for job in plan.jobs if is_done(store, job) for scores in _of_job(store, job.key)]
+    """Return the scores of every job that is done, by job, set and source.
+
+    Raises:
+        DamagedError: those of a job are not what was written.
+    """
+    marks = [(job.key, read_mark(store, job)) for job in plan.jobs]
+    return [scores for key, mark in marks if mark is not None for scores in _of_job(files_of(store, mark), key)]
 
 
-def _of_job(store: Store, key: str) -> list[LungScores]:
-    table = parquet_table(store.read_bytes(JobFiles(key).predictions))
+def _of_job(files: Checked, key: str) -> list[LungScores]:
+    table = files.parquet(JobFiles(key).predictions)
     columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
     pairs = list(dict.fromkeys(zip(columns["tested_on"].tolist(), columns["source"].tolist(), strict=True)))
     scores = []

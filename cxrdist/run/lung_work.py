@@ -1,7 +1,6 @@
 """The units of a lung network's training: one fold, or all, from decoded images to scores of held-out ones."""
 
 import functools
-import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from cxrdist.lungs.normalization import folded, with_normalization
 from cxrdist.lungs.segmenter import Segmenter, load_lung_net, save_lung_net
 from cxrdist.lungs.targets import IGNORED, LUNG, without_heart
 from cxrdist.lungs.train import LungEpoch, LungExamples, LungsDivergedError, fit_lungs
+from cxrdist.run.artefacts import Noted
 from cxrdist.run.board import BoardClient
 from cxrdist.run.jobs import machine_facts
 from cxrdist.run.lane import UnitDivergedError
@@ -63,7 +63,7 @@ class LungWorkload:
             board.epoch(lane, key, epoch.epoch, (*measures, ("share", share)))
 
         try:
-            _do(self._store, self._plan, job, lane, self._device, on_epoch)
+            _do(self._store, self._plan, job, lane, self._device, on_epoch, lambda text: board.note(lane, text))
         except LungsDivergedError as error:
             end = {"fingerprint": job.fingerprint, "state": str(State.DIVERGED), "reason": str(error)}
             self._store.write_json(JobFiles(key).ended, end)
@@ -77,6 +77,7 @@ def _do(
     lane: str,
     device: torch.device,
     on_epoch: Callable[[LungEpoch], None],
+    note: Callable[[str], None],
 ) -> None:
     files, recipe = JobFiles(job.key), plan.recipe
     store.remove_leftovers(files.folder)
@@ -103,7 +104,13 @@ def _do(
         _write_progress(store, job, lane, recipe.epochs, state.history)
         on_epoch(epoch)
 
-    progress = load_progress(store.local(files.checkpoint), job.fingerprint, LungEpoch)
+    where = store.where(files.checkpoint)
+    progress = load_progress(
+        store.local(files.checkpoint),
+        job.fingerprint,
+        LungEpoch,
+        lambda: note(f"{where} is damaged: {job.key} starts anew."),
+    )
     _write_progress(store, job, lane, recipe.epochs, progress.history if progress else [])
     history = fit_lungs(
         trained,
@@ -117,19 +124,21 @@ def _do(
         on_epoch=after_epoch,
     )
     kept = folded(trained) if recipe.normalization == "batch" else network
-    store.write_file(files.model, lambda path: save_lung_net(path, kept, standard, job.fingerprint))
+    written = Noted(store)
+    written.write_file(files.model, lambda path: save_lung_net(path, kept, standard, job.fingerprint))
     # As it was written: what is tested is what others will use.
     segmenter = Segmenter.load(store.local(files.model), device, recipe.precision)
     tested: list[tuple[str, MaskedSet, Sequence[int]]] = [(HELD_OUT, plan.sets[0], job.held_out)]
     if job.key == FINAL:
         tested += [(one.name, one, range(len(one.image_ids))) for one in plan.sets[1:]]
     scores = _scores(segmenter, tested, plan.with_heart)
-    store.write_bytes(files.predictions, scores)
+    written.write_bytes(files.history, history_lines(history))
+    written.write_bytes(files.predictions, scores)
     store.write_json(
         files.done,
         {
             "fingerprint": job.fingerprint,
-            "predictions_sha256": hashlib.sha256(scores).hexdigest(),
+            "artefacts": written.hashes,
             "epochs": len(history),
             "seconds": round(sum(epoch.seconds for epoch in history), 3),
             "overhead_seconds": round(time.monotonic() - started - sum(e.seconds for e in history), 3),

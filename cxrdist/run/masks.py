@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.lungs.segmenter import LungWeights, Segmenter
 from cxrdist.lungs.train import Precision, lung_precision
+from cxrdist.run.artefacts import DamagedError, map_arrow, whole, write_arrow
 from cxrdist.run.shared_shards import fetched_shards, shards_name
 from cxrdist.run.store import Store
 
@@ -132,13 +133,11 @@ def _read_known(store: Store) -> dict[bytes, NDArray[np.uint8]]:
     """Return the masks that are there, by the image's hash; a damaged file counts as none."""
     known: dict[bytes, NDArray[np.uint8]] = {}
     for path in store.local_files(store.names("")):
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            packed = table.column("mask").combine_chunks().to_numpy_ndarray()
-            hashes = table.column("pixels_sha256").to_pylist()
-        except (OSError, pa.ArrowException, KeyError, ValueError):
-            continue
-        known.update(zip(hashes, packed, strict=True))
+        with suppress(DamagedError):
+            table = map_arrow(path, "its masks are made again")
+            with whole(str(path), "its masks are made again"):
+                packed = table.column("mask").combine_chunks().to_numpy_ndarray()
+                known.update(zip(table.column("pixels_sha256").to_pylist(), packed, strict=True))
     return known
 
 
@@ -150,16 +149,6 @@ def _write_part(store: Store, part: dict[bytes, NDArray[np.uint8]]) -> None:
         }
     )
     write_arrow(store, f"{hashlib.sha256(b''.join(part)).hexdigest()[:32]}.arrow", table)
-
-
-def write_arrow(store: Store, name: str, table: pa.Table) -> None:
-    """Write an Arrow IPC file that can be memory-mapped."""
-
-    def write(path: Path) -> None:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-
-    store.write_file(name, write)
 
 
 @functools.cache

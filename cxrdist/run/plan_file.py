@@ -1,6 +1,5 @@
 """Making the plan of a study, and writing it where lanes read it."""
 
-import json
 from pathlib import Path
 
 from cxrdist.cohort.shards import ShardSet
@@ -10,7 +9,7 @@ from cxrdist.learn.features import head_pools
 from cxrdist.run.context import Plan
 from cxrdist.run.object_store import open_cache, user_cache
 from cxrdist.run.shared_shards import shards_name
-from cxrdist.run.store import Store
+from cxrdist.run.store import Store, json_bytes
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds
@@ -76,7 +75,7 @@ def make_plan(
 
 def write_plan(store: Store, plan: Plan) -> None:
     """Write the plan into the run directory."""
-    store.write_bytes(layout.PLAN, json.dumps(plan.to_json(), separators=(",", ":")).encode())
+    store.write_bytes(layout.PLAN, json_bytes(plan.to_json(), compact=True))
 
 
 def pixels_of(variant: Variant, cohort: Cohort, shards: ShardSet, masks: str | None) -> str:

@@ -17,10 +17,11 @@ from cxrdist.config.location import is_remote
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.learn.weights import find_weights, hash_weights
-from cxrdist.run.context import Plan, folds_table, write_table
+from cxrdist.run.artefacts import Noted, table_bytes
+from cxrdist.run.context import Plan, folds_table
 from cxrdist.run.plan_file import cache_of, make_plan, pixels_of, write_plan
 from cxrdist.run.shared_shards import shard_fetcher, shards_name
-from cxrdist.run.store import Store
+from cxrdist.run.store import Store, json_bytes
 from cxrdist.run.study_masks import (
     StudyMasks,
     dropped_for_masks,
@@ -31,7 +32,7 @@ from cxrdist.run.study_masks import (
     quality_summary,
     study_masks,
 )
-from cxrdist.run.sweep import Choice, SettingsByFold, read_choice, settings_by_fold
+from cxrdist.run.sweep import Choice, SettingsByFold, known_choice, settings_by_fold
 from cxrdist.run.sweep_plan import Search, SearchImages, plan_searches, sweep_doubts, sweep_images
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
@@ -194,8 +195,9 @@ def prepare(
     if left_out:
         reasons = first_few(f"{q.image_id} {q.reason}" for q in left_out)
         doubts.append(f"{len(left_out)} of {n_asked} images are not used ({reasons})")
+    written = Noted(store)
     if masks is not None:
-        _write_masks(study, store, masks, shards, cohort)
+        _write_masks(study, written, masks, shards, cohort)
         doubts += mask_doubts(study, masks, cohort)
     decoded = {name for row, name in enumerate(shards.image_ids) if masks is None or masks.keep[row]}
     cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
@@ -208,9 +210,11 @@ def prepare(
     images = sweep_images(study, cohort, folds)
     searches = plan_searches(study, cohort, folds.n_folds, plan, images)
     prepared = Prepared(study, cohort, folds, plan, shards, tuple(searches), images)
-    known = [read_choice(store, search, study.sweep.minutes if study.sweep else None) for search in searches]
+    known = [known_choice(store, search, study.sweep.minutes if study.sweep else None, on_note) for search in searches]
     prepared = with_choices(prepared, [choice for choice in known if choice is not None])
-    _write(study, store, cohort, folds, prepared.plan, left_out)
+    _write(study, written, cohort, folds, left_out)
+    prepared = replace(prepared, plan=replace(prepared.plan, artefacts=written.hashes))
+    write_plan(store, prepared.plan)
     return prepared
 
 
@@ -270,20 +274,19 @@ def fold_counts(folds: Folds, cohort: Cohort) -> list[dict[str, dict[str, int]]]
     ]
 
 
-def _write_masks(study: Study, store: Store, masks: StudyMasks, shards: ShardSet, cohort: Cohort) -> None:
-    store.write_json(layout.MASKS, quality_summary(masks, shards, cohort, study.lungs))
-    write_table(store, layout.MASK_EXAMPLES, mask_examples(masks, shards, cohort))
+def _write_masks(study: Study, store: Noted, masks: StudyMasks, shards: ShardSet, cohort: Cohort) -> None:
+    store.write_bytes(layout.MASKS, json_bytes(quality_summary(masks, shards, cohort, study.lungs)))
+    store.write_bytes(layout.MASK_EXAMPLES, table_bytes(mask_examples(masks, shards, cohort)))
 
 
-def _write(study: Study, store: Store, cohort: Cohort, folds: Folds, plan: Plan, left_out: list[Quarantined]) -> None:
+def _write(study: Study, store: Noted, cohort: Cohort, folds: Folds, left_out: list[Quarantined]) -> None:
     store.write_bytes(layout.STUDY, dump_document(study.model_dump(mode="json")).encode())
-    write_table(store, layout.COHORT, cohort.table)
-    write_table(store, layout.FOLDS, folds_table(folds))
+    store.write_bytes(layout.COHORT, table_bytes(cohort.table))
+    store.write_bytes(layout.FOLDS, table_bytes(folds_table(folds)))
     by_part = [
         {part.name.lower(): [folds.image_ids[row] for row in folds.rows(fold, part)] for part in Part}
         for fold in range(folds.n_folds)
     ]
-    store.write_json(layout.FOLDS_JSON, {"counts": fold_counts(folds, cohort), "folds": by_part})
+    store.write_bytes(layout.FOLDS_JSON, json_bytes({"counts": fold_counts(folds, cohort), "folds": by_part}))
     quarantine = [{"image_id": q.image_id, "path": q.path, "reason": q.reason} for q in left_out]
-    store.write_json(layout.QUARANTINE, {"images": quarantine})
-    write_plan(store, plan)
+    store.write_bytes(layout.QUARANTINE, json_bytes({"images": quarantine}))

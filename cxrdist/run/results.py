@@ -1,17 +1,16 @@
 """Reading what fold jobs left: which are done, and their predictions."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 
-from cxrdist.cohort.parquet import parquet_table
-from cxrdist.errors import CxrdistError
+from cxrdist.config.location import is_remote
+from cxrdist.learn.train import Epoch
+from cxrdist.run.artefacts import AGAIN, Checked, DamagedError, read_json, whole
 from cxrdist.run.context import Plan, read_folds
 from cxrdist.run.store import Store
 from cxrdist.study.folds import Part
@@ -19,6 +18,9 @@ from cxrdist.study.layout import JobFiles
 from cxrdist.study.outoffold import FoldPredictions, OutOfFold, aggregate
 from cxrdist.study.plan import FoldJob
 from cxrdist.study.queue import State
+
+_SUM_TOLERANCE = 1e-4
+"""How far from 1 probabilities may sum: they come from a softmax in single precision."""
 
 
 class Standing(StrEnum):
@@ -31,6 +33,8 @@ class Standing(StrEnum):
     DIVERGED = "diverged"
     STALE = "stale"
     """Done for another study file, cohort or image: to be done again."""
+    DAMAGED = "damaged"
+    """Done, but what it left is not as it was written: to be done again."""
 
 
 class Job(Protocol):
@@ -63,9 +67,17 @@ class JobStatus:
 
 def job_status(store: Store, job: Job, *, driver_lives: bool) -> JobStatus:
     """Say how a fold job stands."""
+    try:
+        return _status(store, job, driver_lives=driver_lives)
+    except DamagedError as error:
+        return JobStatus(job, Standing.DAMAGED, reason=str(error))
+
+
+def _status(store: Store, job: Job, *, driver_lives: bool) -> JobStatus:
     files = JobFiles(job.key)
-    done = store.read_json(files.done)
-    if done is not None and is_done(store, job):
+    done = read_mark(store, job)
+    if done is not None:
+        check_job(store, job, done)
         return JobStatus(
             job,
             Standing.DONE,
@@ -75,14 +87,17 @@ def job_status(store: Store, job: Job, *, driver_lives: bool) -> JobStatus:
             accuracy=done.get("accuracy"),
             lane=done["lane"],
         )
-    ended = store.read_json(files.ended)
+    ended = read_json(store, files.ended)
     if ended is not None and ended.get("fingerprint") == job.fingerprint:
-        return JobStatus(job, Standing(ended["state"]), reason=ended["reason"])
-    progress = store.read_json(files.progress)
+        with whole(store.where(files.ended), AGAIN):
+            return JobStatus(job, Standing(ended["state"]), reason=ended["reason"])
+    progress = read_json(store, files.progress)
     if progress is not None and progress.get("fingerprint") == job.fingerprint:
-        measures = {key: progress[key] for key in ("epoch", "epochs", "seconds", "lane")}
+        with whole(store.where(files.progress), AGAIN):
+            measures = {key: progress[key] for key in ("epoch", "epochs", "seconds", "lane")}
         return JobStatus(job, Standing.RUNNING if driver_lives else Standing.PENDING, **measures)
-    return JobStatus(job, Standing.STALE if done is not None or ended is not None else Standing.PENDING)
+    stale = ended is not None or store.exists(files.done)
+    return JobStatus(job, Standing.STALE if stale else Standing.PENDING)
 
 
 def all_statuses(store: Store, jobs: Sequence[Job], *, driver_lives: bool) -> list[JobStatus]:
@@ -90,16 +105,78 @@ def all_statuses(store: Store, jobs: Sequence[Job], *, driver_lives: bool) -> li
     return [job_status(store, job, driver_lives=driver_lives) for job in jobs]
 
 
-def is_done(store: Store, job: Job) -> bool:
-    """Return whether the job's own mark of being done holds, and its predictions are those it was written for."""
-    files = JobFiles(job.key)
-    done = store.read_json(files.done)
+def read_mark(store: Store, job: Job) -> dict[str, Any] | None:
+    """Return what a job wrote when it was done; None where it is not done, or was for another plan.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    name = JobFiles(job.key).done
+    done = read_json(store, name)
     if done is None or done.get("fingerprint") != job.fingerprint:
-        return False
+        return None
+    lacking = [key for key in ("epochs", "seconds", "lane", "machine") if key not in done]
+    if lacking:
+        raise DamagedError(f"{store.where(name)} lacks {lacking[0]!r}; {AGAIN}.")
+    return done
+
+
+def files_of(store: Store, mark: Mapping[str, Any]) -> Checked:
+    """Return what reads the artefacts of a job that is done.
+
+    Args:
+        store: the run directory.
+        mark: of `read_mark`.
+    """
+    # Versions before this one noted the predictions alone.
+    before = {"predictions.parquet": mark["predictions_sha256"]} if "predictions_sha256" in mark else {}
+    return Checked(store, mark.get("artefacts", before), "done.json")
+
+
+def check_job(store: Store, job: Job, mark: Mapping[str, Any], *, network: bool = False) -> None:
+    """Refuse what a job that is done left, where that is not what was written.
+
+    Args:
+        store: the run directory.
+        job: that is done.
+        mark: of `read_mark`.
+        network: whether its network is compared, too, if it is there: hundreds of megabytes. Whoever needs room may
+            remove networks.
+
+    Raises:
+        DamagedError: an artefact is missing or another.
+    """
+    names, kept = JobFiles(job.key), files_of(store, mark)
+    for name in (names.predictions, names.validation, names.history):
+        if kept.knows(name):
+            kept.bytes(name)
+    if network and kept.knows(names.model) and store.exists(names.model):
+        kept.check_file(names.model, store.local(names.model))
+
+
+def is_done(store: Store, job: Job) -> bool:
+    """Return whether a job is done, and what it left is as it was written."""
     try:
-        return hashlib.sha256(store.read_bytes(files.predictions)).hexdigest() == done.get("predictions_sha256")
-    except OSError:
+        mark = read_mark(store, job)
+        if mark is not None:
+            check_job(store, job, mark)
+    except DamagedError:
         return False
+    return mark is not None
+
+
+def forget_damaged(store: Store, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """Let jobs be done again whose artefacts are not what was written, and say so."""
+    # What is in an object store came there as a whole, and would have to be copied to be looked at.
+    network = not is_remote(store.location)
+    for job in jobs:
+        try:
+            mark = read_mark(store, job)
+            if mark is not None:
+                check_job(store, job, mark, network=network)
+        except DamagedError as error:
+            say(f"{str(error).removesuffix(f'; {AGAIN}.')}: {job.key} is done again.")
+            store.remove(JobFiles(job.key).done)
 
 
 def has_diverged(store: Store, job: Job) -> bool:
@@ -108,47 +185,47 @@ def has_diverged(store: Store, job: Job) -> bool:
     return ended.get("fingerprint") == job.fingerprint and ended.get("state") == State.DIVERGED
 
 
-def read_predictions(store: Store, job: FoldJob, classes: Sequence[str]) -> FoldPredictions:
+def read_predictions(store: Store, job: FoldJob, mark: Mapping[str, Any], classes: Sequence[str]) -> FoldPredictions:
     """Read one fold job's predictions of its test part.
 
     Raises:
-        CxrdistError: the file is damaged, or of other classes.
+        DamagedError: they are not what was written, of other classes, or no probabilities.
     """
-    return _read(store, job, JobFiles(job.key).predictions, classes)
+    return _read(files_of(store, mark), job, JobFiles(job.key).predictions, classes)
 
 
 def read_validation(store: Store, plan: Plan, classes: Sequence[str]) -> list[FoldPredictions]:
     """Read the predictions of the validation parts of the fold jobs that are done and have kept them.
 
     Raises:
-        CxrdistError: a file is damaged, of other classes, or not of its fold's validation images.
+        DamagedError: they are not what was written, of other classes, no probabilities, or not of their fold's
+            validation images.
     """
     folds = read_folds(store)
-    kept = []
+    parts = []
     for job in plan.jobs:
+        mark = read_mark(store, job)
         name = JobFiles(job.key).validation
-        if store.exists(name) and is_done(store, job):
-            predictions = _read(store, job, name, classes)
-            expected = [folds.image_ids[row] for row in folds.rows(job.fold, Part.VALIDATION)]
-            if predictions.cohort_hash != plan.cohort or list(predictions.image_ids) != expected:
-                raise CxrdistError(f"{store.where(name)} does not hold the validation images of {job.key}.")
-            kept.append(predictions)
-    return kept
+        if mark is None or not (files_of(store, mark).knows(name) or store.exists(name)):
+            continue
+        predictions = _read(files_of(store, mark), job, name, classes)
+        expected = [folds.image_ids[row] for row in folds.rows(job.fold, Part.VALIDATION)]
+        if predictions.cohort_hash != plan.cohort or list(predictions.image_ids) != expected:
+            raise DamagedError(f"{store.where(name)} does not hold the validation images of {job.key}; {AGAIN}.")
+        parts.append(predictions)
+    return parts
 
 
-def _read(store: Store, job: FoldJob, name: str, classes: Sequence[str]) -> FoldPredictions:
-    """Read predictions of one part.
-
-    Raises:
-        CxrdistError: the file is damaged, or of other classes.
-    """
-    try:
-        table = parquet_table(store.read_bytes(name))
+def _read(files: Checked, job: FoldJob, name: str, classes: Sequence[str]) -> FoldPredictions:
+    table = files.parquet(name)
+    with files.whole(name):
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if metadata["fingerprint"] != job.fingerprint:
+            raise ValueError(f"is of another fold job than {job.key}")
         if json.loads(metadata["classes"]) != list(classes):
-            raise CxrdistError(f"{store.where(name)} holds classes {metadata['classes']}, not those of the study.")
+            raise ValueError(f"holds the classes {metadata['classes']}, not those of the study")
         index = {label: number for number, label in enumerate(classes)}
-        return FoldPredictions(
+        predictions = FoldPredictions(
             variant=job.variant.name,
             fold=job.fold,
             cohort_hash=metadata["cohort"],
@@ -156,8 +233,25 @@ def _read(store: Store, job: FoldJob, name: str, classes: Sequence[str]) -> Fold
             truth=np.array([index[label] for label in table.column("truth").to_pylist()], dtype=np.int64),
             probabilities=np.column_stack([table.column(f"p_{name}").to_numpy() for name in classes]),
         )
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise CxrdistError(f"{store.where(name)} cannot be read as predictions: {error}.") from None
+        _check_probabilities(predictions)
+        return predictions
+
+
+def _check_probabilities(predictions: FoldPredictions) -> None:
+    values = predictions.probabilities
+    in_range = ((values >= 0) & (values <= 1)).all(axis=1)
+    if not in_range.all():
+        first = int(np.argmin(in_range))
+        raise ValueError(
+            f"gives {predictions.image_ids[first]!r} the probabilities {values[first].tolist()}, which are not all "
+            "from 0 to 1"
+        )
+    off = np.abs(values.sum(axis=1) - 1) > _SUM_TOLERANCE
+    if off.any():
+        first = int(np.argmax(off))
+        raise ValueError(
+            f"gives {predictions.image_ids[first]!r} probabilities that sum to {values[first].sum():.4g}, not to 1"
+        )
 
 
 def collect(store: Store, plan: Plan, classes: Sequence[str], *, partial: bool) -> dict[str, OutOfFold]:
@@ -165,9 +259,11 @@ def collect(store: Store, plan: Plan, classes: Sequence[str], *, partial: bool) 
 
     Raises:
         IncompleteStudyError: some are missing and `partial` is false.
+        DamagedError: a file is not what was written; `partial` or not, since what is left out must be known.
         CxrdistError: predictions contradict each other or the cohort.
     """
-    parts = [read_predictions(store, job, classes) for job in plan.jobs if is_done(store, job)]
+    marks = [(job, read_mark(store, job)) for job in plan.jobs]
+    parts = [read_predictions(store, job, mark, classes) for job, mark in marks if mark is not None]
     return aggregate(
         parts,
         variants=[variant.name for variant in plan.variants],
@@ -177,10 +273,21 @@ def collect(store: Store, plan: Plan, classes: Sequence[str], *, partial: bool) 
     )
 
 
-def read_history(store: Store, job: FoldJob) -> list[dict[str, Any]]:
-    """Return the job's epochs, empty where there are none."""
-    try:
-        lines = store.read_bytes(JobFiles(job.key).history).decode().splitlines()
-    except FileNotFoundError:
+def read_history(store: Store, job: FoldJob, mark: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the epochs of a job that is done, empty where there are none.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    files, name = files_of(store, mark), JobFiles(job.key).history
+    if not files.knows(name) and not store.exists(name):
         return []
-    return [json.loads(line) for line in lines]
+    history = files.lines(name)
+    with files.whole(name):
+        for epoch in history:
+            Epoch(**epoch)
+            if not all(isinstance(value, int | float) for value in epoch.values()):
+                raise ValueError("holds what is no number")
+        if len(history) != mark["epochs"]:
+            raise ValueError(f"holds {len(history)} epochs, not {mark['epochs']}")
+        return history

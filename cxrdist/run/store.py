@@ -4,12 +4,16 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cxrdist.errors import UserError
+from cxrdist.study.fingerprint import fingerprint
+
+CHECKSUM = "checksum"
+"""Last key of JSON artefacts: hash of all the others."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -70,18 +74,17 @@ class Store:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return a JSON artefact, or None where it is missing or damaged."""
         try:
-            value = json.loads(self.read_bytes(name))
+            return parse_json(self.read_bytes(name))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
-        return value if isinstance(value, dict) else None
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write an artefact as a whole."""
         self.write_file(name, lambda path: path.write_bytes(data))
 
-    def write_json(self, name: str, value: object) -> None:
-        """Write a JSON artefact, for people to read too."""
-        self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON artefact, for people to read too, with a checksum of its content."""
+        self.write_bytes(name, json_bytes(value))
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
         """Let `write` fill a temporary file beside the artefact, then give it the artefact's name."""
@@ -118,6 +121,31 @@ class Store:
 
     def push(self, folder: str) -> None:
         """Let others see what was written into a folder under `root`."""
+
+
+def json_bytes(value: Mapping[str, Any], *, compact: bool = False) -> bytes:
+    """Return an object as JSON text, whose last key is a checksum of all the others."""
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 1}
+    return (json.dumps({**plain, CHECKSUM: fingerprint(plain)}, ensure_ascii=False, **form) + "\n").encode()
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """Read what `json_bytes` wrote; what has no checksum, as other versions wrote it, is taken as it is.
+
+    Raises:
+        ValueError: it is not JSON, not an object, or not what was written.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise ValueError("is empty" if not data else "is not whole JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")
+    checksum = value.pop(CHECKSUM, None)
+    if checksum is not None and checksum != fingerprint(value):
+        raise ValueError("does not have the content that its checksum is of")
+    return value
 
 
 @contextmanager

@@ -16,11 +16,13 @@ from cxrdist.cohort.packing import PackedMasks, pack_masks, unpack_masks
 from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.table import Cohort
+from cxrdist.config.location import is_remote
 from cxrdist.config.models import LungsConfig, Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.lungs.quality import MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
-from cxrdist.run.masks import network_masks, write_arrow
+from cxrdist.run.artefacts import AGAIN, DamagedError, map_arrow, whole, write_arrow
+from cxrdist.run.masks import network_masks
 from cxrdist.run.store import Store
 
 Origin = Literal["files", "network"]
@@ -135,7 +137,7 @@ def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Store) -> str:
     digest = hashlib.sha256(f"{shards.pixels.side}:".encode() + "\n".join(shards.image_ids).encode())
     digest.update(masks.packed.tobytes())
     name = f"masks/{digest.hexdigest()}.arrow"
-    if not cache.exists(name):
+    if not _holds(cache, name, masks.packed, shards.pixels.side):
         table = pa.table(
             {
                 "image_id": pa.array(shards.image_ids, pa.string()),
@@ -147,10 +149,33 @@ def publish_masks(masks: StudyMasks, shards: ShardSet, cache: Store) -> str:
     return name
 
 
-def open_masks(path: Path, side: int) -> PackedMasks:
-    """Map what `publish_masks` wrote."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    return PackedMasks(table.column("mask").combine_chunks().to_numpy_ndarray(), side)
+def open_masks(path: Path, side: int, *, verify: bool = False) -> PackedMasks:
+    """Map what `publish_masks` wrote.
+
+    Args:
+        path: the file.
+        side: of the images.
+        verify: whether the content is hashed and compared.
+
+    Raises:
+        DamagedError: it is missing, or not what was written.
+    """
+    table = map_arrow(path, AGAIN, verify=verify)
+    with whole(str(path), AGAIN):
+        return PackedMasks(table.column("mask").combine_chunks().to_numpy_ndarray(), side)
+
+
+def _holds(cache: Store, name: str, packed: NDArray[np.uint8], side: int) -> bool:
+    """Return whether masks are there already, and as they should be."""
+    if not cache.exists(name):
+        return False
+    if is_remote(cache.location):
+        # What is there came as a whole.
+        return True
+    try:
+        return np.array_equal(open_masks(cache.local(name), side).packed, packed)
+    except DamagedError:
+        return False
 
 
 def quality_summary(masks: StudyMasks, shards: ShardSet, cohort: Cohort, config: LungsConfig) -> dict[str, Any]:

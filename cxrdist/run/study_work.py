@@ -53,7 +53,7 @@ def _do_tracked(board: BoardClient, context: Context, lane: str, job: FoldJob, r
         board.epoch(lane, job.key, epoch.epoch, tuple(measures.items()))
 
     try:
-        do_fold_job(context, job, lane, tracker, on_epoch, ranks)
+        do_fold_job(context, job, lane, tracker, on_epoch, lambda text: board.note(lane, text), ranks)
         done = True
     except DivergedError as error:
         end = {"fingerprint": job.fingerprint, "state": str(State.DIVERGED), "reason": str(error)}

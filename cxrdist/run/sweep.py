@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cxrdist.errors import CxrdistError
+from cxrdist.run.artefacts import AGAIN, DamagedError, read_json, whole
 from cxrdist.run.store import Store
 from cxrdist.run.sweep_plan import Search
 from cxrdist.run.trial import read_record, write_record
+from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.layout import SearchFiles
 from cxrdist.study.queue import LOSSES
 from cxrdist.study.recipe import Settings
@@ -53,7 +55,7 @@ class Sweep:
         self.out_of_time = False
         """Set where no more trials are to begin."""
         for search in searches:
-            found = {n: read_record(store, search.key, search.fingerprint, n) for n in range(search.trials)}
+            found = {n: known_record(store, search, n) for n in range(search.trials)}
             # A trial that failed, by an error or for want of memory, is tried again.
             self.records[search.key] = {
                 number: record for number, record in found.items() if record and record.state is not TrialState.FAILED
@@ -142,37 +144,83 @@ def make_choices(sweep: Sweep) -> list[Choice]:
     return [_choose(sweep, search) for search in sweep.searches.values()]
 
 
+def known_record(store: Store, search: Search, number: int) -> TrialRecord | None:
+    """Return a trial that is over; one that is damaged counts as none, and is done again."""
+    try:
+        return read_record(store, search.key, search.fingerprint, number)
+    except DamagedError:
+        return None
+
+
 def read_choice(store: Store, search: Search, minutes: float | None) -> Choice | None:
     """Return what an earlier run chose for the same search; None where it did not come so far.
 
     A search that ended with its time is over as long as it is given no other time.
+
+    Raises:
+        DamagedError: the choice is not what was written, or a trial that it was made from is missing or another.
     """
-    data = store.read_json(SearchFiles(search.key).choice)
+    files = SearchFiles(search.key)
+    data = read_json(store, files.choice)
     if data is None or data.get("search") != search.fingerprint:
         return None
-    if data["whole"]:
-        if data["trials"] != search.trials:
+    with whole(store.where(files.choice), AGAIN):
+        if data["whole"]:
+            if data["trials"] != search.trials:
+                return None
+        elif data["minutes"] != minutes or minutes is None:
             return None
-    elif data["minutes"] != minutes or minutes is None:
+        settings = tuple((key, value) for key, value in data["settings"])
+        choice = Choice(search, data["number"], settings, data["score"], data["trials"], data["whole"])
+        # Other versions noted no trials; of a whole search they are known.
+        made_from = data.get("made_from", dict.fromkeys(range(search.trials if data["whole"] else 0)))
+    for number, mark in made_from.items():
+        name = files.trial(int(number))
+        record = read_record(store, search.key, search.fingerprint, int(number))
+        if record is None or (mark is not None and mark != _mark(record)):
+            what = (
+                "is missing, or of another search"
+                if record is None
+                else "is not the trial that the choice was made from"
+            )
+            raise DamagedError(f"{store.where(name)} {what}; {AGAIN}.")
+    return choice
+
+
+def known_choice(
+    store: Store, search: Search, minutes: float | None, say: Callable[[str], None] | None = None
+) -> Choice | None:
+    """Return what an earlier run chose, as `read_choice`; what is damaged is said, and made again."""
+    try:
+        return read_choice(store, search, minutes)
+    except DamagedError as error:
+        if say is not None:
+            say(f"{str(error).removesuffix(f'; {AGAIN}.')}: what is missing of the search {search.key} is done again.")
         return None
-    settings = tuple((key, value) for key, value in data["settings"])
-    return Choice(search, data["number"], settings, data["score"], data["trials"], data["whole"])
 
 
 def write_choice(store: Store, choice: Choice, minutes: float | None) -> None:
     """Write a choice, as the mark of a search that is over."""
+    search = choice.search
+    records = [known_record(store, search, number) for number in range(search.trials)]
     store.write_json(
-        SearchFiles(choice.search.key).choice,
+        SearchFiles(search.key).choice,
         {
-            "search": choice.search.fingerprint,
+            "search": search.fingerprint,
             "number": choice.number,
             "settings": choice.settings,
             "score": choice.score,
             "trials": choice.trials,
             "whole": choice.whole,
             "minutes": minutes,
+            "made_from": {str(record.number): _mark(record) for record in records if record is not None},
         },
     )
+
+
+def _mark(record: TrialRecord) -> str:
+    """Return the hash of what a choice depends on of a trial."""
+    return fingerprint({"settings": record.settings, "state": str(record.state), "scores": record.fold_scores})
 
 
 SettingsByFold = Mapping[str, Mapping[int, Settings]]

@@ -13,7 +13,8 @@ from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import Study
 from cxrdist.config.sweep import DimensionConfig, SweepConfig
 from cxrdist.errors import UserError
-from cxrdist.run.context import Plan, read_table, write_table
+from cxrdist.run.artefacts import AGAIN, Checked, Noted, read_json, table_bytes, whole
+from cxrdist.run.context import Plan
 from cxrdist.run.store import Store
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, make_folds
@@ -187,18 +188,46 @@ def write_search(store: Store, search: Search, images: SearchImages) -> None:
         "row": pa.array(images.rows, pa.int64()),
         "label": pa.array(images.labels, pa.int64()),
     }
-    write_table(store, files.images, pa.table({**table, **columns}))
-    store.write_json(files.search, search.to_json())
+    written = Noted(store)
+    written.write_bytes(files.images, table_bytes(pa.table({**table, **columns})))
+    store.write_json(files.search, {**search.to_json(), "artefacts": written.hashes})
 
 
-def read_search(store: Store, key: str) -> tuple[Search, SearchImages]:
-    """Read what `write_search` wrote."""
-    files = SearchFiles(key)
-    search = Search.from_json(store.read_json(files.search) or {})
-    table = read_table(store, files.images)
-    parts = np.stack([table.column(f"inner_{k}").to_numpy() for k in range(search.rules.folds)])
-    folds = Folds(table.column("image_id").to_pylist(), parts)
-    return search, SearchImages(table.column("row").to_numpy(), table.column("label").to_numpy(), folds)
+def read_search(store: Store, key: str) -> Search:
+    """Read the search that `write_search` wrote.
+
+    Raises:
+        DamagedError: it is missing, or not what was written.
+    """
+    return _read_search(store, key)[0]
+
+
+def read_search_images(store: Store, key: str) -> SearchImages:
+    """Read the images that `write_search` wrote.
+
+    Raises:
+        DamagedError: they are missing, or not what was written.
+    """
+    name = SearchFiles(key).images
+    search, files = _read_search(store, key)
+    table = files.arrow(name)
+    with files.whole(name):
+        parts = np.stack([table.column(f"inner_{k}").to_numpy() for k in range(search.rules.folds)])
+        folds = Folds(table.column("image_id").to_pylist(), parts)
+        return SearchImages(table.column("row").to_numpy(), table.column("label").to_numpy(), folds)
+
+
+def _read_search(store: Store, key: str) -> tuple[Search, Checked]:
+    name = SearchFiles(key).search
+    data = read_json(store, name)
+    with whole(store.where(name), AGAIN):
+        if data is None:
+            raise FileNotFoundError
+        noted = data.pop("artefacts", {})
+        search = Search.from_json(data)
+        if search.key != key:
+            raise ValueError(f"is of the search {search.key}")
+        return search, Checked(store, noted, "search.json")
 
 
 def dimension_of(key: str, one: DimensionConfig) -> Dimension:

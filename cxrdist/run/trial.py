@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from cxrdist.learn.checkpoint import load_progress, save_progress
 from cxrdist.learn.train import DivergedError, Epoch, Evaluation, Progress, fit
+from cxrdist.run.artefacts import AGAIN, read_json, whole
 from cxrdist.run.context import Inputs, read_plan
 from cxrdist.run.jobs import model_and_source
 from cxrdist.run.store import Store
-from cxrdist.run.sweep_plan import Search, read_search
+from cxrdist.run.sweep_plan import Search, read_search, read_search_images
 from cxrdist.stats.averages import macro_average
 from cxrdist.stats.confusion import confusion_matrix, summarize
 from cxrdist.stats.roc import auc
@@ -81,7 +82,7 @@ class TrialData:
 
     def __init__(self, store: Store, key: str, device: torch.device) -> None:
         self.store = store
-        self.search, self.images = read_search(self.store, key)
+        self.search, self.images = read_search(self.store, key), read_search_images(self.store, key)
         self.inputs = Inputs(read_plan(self.store), self.images.folds.image_ids, device, self.images.rows)
         self.labels = torch.from_numpy(self.images.labels.copy())
 
@@ -103,6 +104,7 @@ def do_trial(
     *,
     checkpoint_seconds: float,
     deadline: float | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> TrialRecord:
     """Train and score the settings on each inner fold in turn; continue where an earlier attempt stopped.
 
@@ -112,6 +114,7 @@ def do_trial(
         on_step: told of each epoch.
         checkpoint_seconds: a checkpoint is due so long after the last one.
         deadline: time of the day (seconds since 1970) when the trial is to be left as it is.
+        note: told what the user should know, a sentence each.
 
     Raises:
         OutOfTimeError: the deadline has passed.
@@ -119,7 +122,7 @@ def do_trial(
     progress = _read_progress(data, proposal)
     try:
         while len(progress.fold_scores) < data.search.rules.folds:
-            _do_fold(data, proposal, progress, on_step, checkpoint_seconds, deadline)
+            _do_fold(data, proposal, progress, on_step, checkpoint_seconds, deadline, note)
             if _is_past(deadline) and len(progress.fold_scores) < data.search.rules.folds:
                 raise OutOfTimeError
         state, reason = TrialState.COMPLETE, ""
@@ -165,12 +168,17 @@ def write_record(store: Store, key: str, search: str, record: TrialRecord) -> No
 
 
 def read_record(store: Store, key: str, search: str, number: int) -> TrialRecord | None:
-    """Return a trial that is over; None where there is none, or one of another search."""
-    data = store.read_json(SearchFiles(key).trial(number))
+    """Return a trial that is over; None where there is none, or one of another search.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    name = SearchFiles(key).trial(number)
+    data = read_json(store, name)
     if data is None or data.pop("search", None) != search:
         return None
-    try:
-        return TrialRecord(
+    with whole(store.where(name), AGAIN):
+        record = TrialRecord(
             **{
                 **data,
                 "settings": tuple((name, value) for name, value in data["settings"]),
@@ -179,8 +187,9 @@ def read_record(store: Store, key: str, search: str, number: int) -> TrialRecord
                 "rung_scores": tuple(data["rung_scores"]),
             }
         )
-    except (KeyError, TypeError, ValueError):
-        return None
+        if record.number != number:
+            raise ValueError(f"is of trial {record.number}")
+        return record
 
 
 def _do_fold(
@@ -190,13 +199,20 @@ def _do_fold(
     on_step: Callable[[TrialStep], None],
     checkpoint_seconds: float,
     deadline: float | None,
+    note: Callable[[str], None],
 ) -> None:
     search, store, files, device = data.search, data.store, data.files, data.inputs.device
     number, fold, rules = proposal.number, len(progress.fold_scores), search.rules
     network, recipe = with_settings(search.network, search.recipe, proposal.settings)
     training, held_out = (torch.from_numpy(data.images.folds.rows(fold, part)) for part in (Part.TRAINING, Part.TEST))
     mark = f"{_mark(search, proposal)} {fold}"
-    checkpoint = load_progress(store.local(files.checkpoint(number)), mark, Epoch)
+    where = store.where(files.checkpoint(number))
+    checkpoint = load_progress(
+        store.local(files.checkpoint(number)),
+        mark,
+        Epoch,
+        lambda: note(f"{where} is damaged: inner fold {fold} of trial {number} of {search.key} starts anew."),
+    )
     if checkpoint is None or len(checkpoint.history) != len(progress.epoch_scores):
         checkpoint = None
         progress.begin_fold()

@@ -53,7 +53,12 @@ def attempt_trial(
     for attempt in range(rules.retries + 1):
         try:
             record = do_trial(
-                data, proposal, after_step, checkpoint_seconds=rules.checkpoint_seconds, deadline=rules.deadline
+                data,
+                proposal,
+                after_step,
+                checkpoint_seconds=rules.checkpoint_seconds,
+                deadline=rules.deadline,
+                note=note,
             )
             break
         except OutOfTimeError:

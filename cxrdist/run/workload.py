@@ -3,6 +3,7 @@
 import torch
 
 from cxrdist.learn.ranks import ALONE, Ranks
+from cxrdist.run.artefacts import read_json
 from cxrdist.run.context import Context
 from cxrdist.run.lane import Workload
 from cxrdist.run.lung_plan import LUNGS
@@ -20,6 +21,6 @@ def open_workload(store: Store, device: torch.device, ranks: Ranks = ALONE) -> W
         device: where units are computed.
         ranks: who computes a fold job of a study together.
     """
-    if (store.read_json(layout.PLAN) or {}).get("kind") == LUNGS:
+    if (read_json(store, layout.PLAN) or {}).get("kind") == LUNGS:
         return LungWorkload(store, device)
     return StudyWorkload(Context(store, device), ranks)

@@ -1,6 +1,7 @@
 """A tiny cohort of phantoms, studies on it, and ways to run the command line on them."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -11,11 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from cxrdist.cohort.phantoms import draw_phantoms
+from cxrdist.run.store import Store
 
 Command = Callable[..., tuple[int, str]]
 """Runs the command line and returns its exit status and what it printed."""
@@ -190,6 +192,20 @@ def run_here(*arguments: str) -> tuple[int, str]:
     code = ended.value.code
     assert isinstance(code, int)
     return code, output.getvalue()
+
+
+def rewrite(run: Path, name: str, **changes: object) -> None:
+    """Change a JSON artefact of a run as the program itself would, with the checksum of what it then holds."""
+    store = Store(run)
+    store.write_json(name, {**(store.read_json(name) or {}), **changes})
+
+
+def vouch_for(run: Path, name: str) -> None:
+    """Note the hash of a file that a test has changed where the run keeps it: in its plan, or in a job's mark."""
+    path = PurePosixPath(name)
+    mark = "plan.json" if len(path.parts) == 1 else str(path.with_name("done.json"))
+    noted = (Store(run).read_json(mark) or {})["artefacts"]
+    rewrite(run, mark, artefacts={**noted, path.name: hashlib.sha256((run / name).read_bytes()).hexdigest()})
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from cxrdist.report.style import Picture
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
 from cxrdist.run.store import Store
-from tests.integration.conftest import STUDY, Command, assert_one_sentence, rows_of, run_here, write_rows
+from tests.integration.conftest import STUDY, Command, assert_one_sentence, rows_of, run_here, vouch_for, write_rows
 from tests.unit.report_examples import VARIANTS, small_results
 
 CLASSES = ["normal", "covid19", "viral_pneumonia", "bacterial_pneumonia"]
@@ -198,6 +198,7 @@ def test_runs_of_other_lists_of_classes_are_refused(
     listed = "".join(f"  - {label}\n" for label in CLASSES)
     assert listed in study
     (tmp_path / "run" / "study.yaml").write_text(study.replace(listed, "".join(f"  - {label}\n" for label in classes)))
+    vouch_for(tmp_path / "run", "study.yaml")
     assert_one_sentence(
         command("compare", str(folder / "first"), str(tmp_path / "run")), 2, [", ".join(classes), words]
     )

@@ -1,6 +1,5 @@
 """Heat maps of a run: each image's by the network that never saw it, made once, drawn, and shown in the report."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -34,7 +33,7 @@ from cxrdist.run.store import Store
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import HeatFiles, JobFiles
 from cxrdist.study.recipe import Network
-from tests.integration.conftest import assert_one_sentence, run_here
+from tests.integration.conftest import assert_one_sentence, rewrite, run_here, vouch_for
 
 STUDY = """\
 name: explained
@@ -94,6 +93,7 @@ def give_network(run, source, target):
     with safe_open(run / JobFiles(target).model, framework="pt") as file:
         metadata = file.metadata()
     save_file(load_file(run / JobFiles(source).model), run / JobFiles(target).model, metadata=metadata)
+    vouch_for(run, JobFiles(target).model)
 
 
 def results_of(run):
@@ -255,6 +255,7 @@ def test_the_network_of_another_fold_job_is_refused(run):
     shutil.rmtree(run / "heatmaps")
     models = [run / JobFiles(f"whole-resnet34/fold-{fold}").model for fold in (0, 1)]
     shutil.copy(*models)
+    vouch_for(run, JobFiles("whole-resnet34/fold-1").model)
     result = run_here("heatmaps", str(run), "--variant", "whole-resnet34")
     assert_one_sentence(result, 2, [str(models[1]), "is not the network of whole-resnet34/fold-1"])
     assert not (run / HeatFiles("whole-resnet34").maps).exists()
@@ -268,8 +269,7 @@ def test_without_decoded_images_the_command_says_how_to_get_them(run):
 
 def forget_cache(run):
     """Let the plan name shards that are gone."""
-    plan = json.loads((run / "plan.json").read_text())
-    (run / "plan.json").write_text(json.dumps(plan | {"shards": str(run / "gone")}))
+    rewrite(run, "plan.json", shards=str(run / "gone"))
 
 
 def test_the_report_has_images_with_heat_and_the_shares_of_the_kept_maps(run):
@@ -364,6 +364,7 @@ def test_a_study_without_masks_takes_those_of_the_lung_network(tmp_path, phantom
     study = (run / "study.yaml").read_text()
     assert study.count("weights: builtin") == 1
     (run / "study.yaml").write_text(study.replace("weights: builtin", "weights: /gone.safetensors"))
+    vouch_for(run, "study.yaml")
     assert [one.variant for one in heat_shares(Context(Store(run), torch.device("cpu")))] == ["whole-resnet34"]
 
 
@@ -409,8 +410,7 @@ def moved(reported, tmp_path):
 
 
 def change_plan(run, **changes):
-    plan = json.loads((run / "plan.json").read_text())
-    (run / "plan.json").write_text(json.dumps(plan | changes))
+    rewrite(run, "plan.json", **changes)
 
 
 def shown(run):
@@ -459,8 +459,7 @@ def test_images_and_figures_are_kept_of_the_same_predictions_alone(moved, monkey
 
     monkeypatch.setattr(commands, "write_report", write_nothing)
     if of == "others":
-        made_from = moved / "report" / "made_from.json"
-        made_from.write_text(json.dumps(json.loads(made_from.read_text()) | {"predictions": "of others"}))
+        rewrite(moved, "report/made_from.json", predictions="of others")
         table = pa.ipc.open_file(moved / "shown_images.arrow").read_all()
         with pa.ipc.new_file(moved / "shown_images.arrow", table.schema.with_metadata({"predictions": "of others"})):
             pass

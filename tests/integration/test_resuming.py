@@ -8,7 +8,7 @@ import pytest
 import torchvision
 from safetensors.torch import save_file
 
-from tests.integration.conftest import STUDY, STUDY_EPOCHS, Command, Workplace, run_here
+from tests.integration.conftest import STUDY, STUDY_EPOCHS, Command, Workplace, rewrite, run_here
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,8 @@ def test_status_shows_done_and_stale_jobs(command: Command, copied: Workplace) -
     code, output = command("status", str(copied.folder / "run"))
     assert code == 0
     assert output.count(" done ") == 4
-    plan = copied.folder / "run" / "plan.json"
-    data = json.loads(plan.read_text())
-    data["jobs"][0]["fingerprint"] = "0" * 64
-    plan.write_text(json.dumps(data))
+    first, *others = json.loads((copied.folder / "run" / "plan.json").read_text())["jobs"]
+    rewrite(copied.folder / "run", "plan.json", jobs=[{**first, "fingerprint": "0" * 64}, *others])
     code, output = command("status", str(copied.folder / "run"))
     assert output.count(" done ") == 3
     assert output.count(" stale ") == 1
@@ -102,9 +100,7 @@ def test_tables_of_an_incomplete_study_are_refused_unless_asked_for(command: Com
 
 
 def test_predictions_of_another_cohort_are_refused(command: Command, copied: Workplace) -> None:
-    plan = copied.folder / "run" / "plan.json"
-    data = json.loads(plan.read_text())
-    plan.write_text(json.dumps({**data, "cohort": "f" * 64}))
+    rewrite(copied.folder / "run", "plan.json", cohort="f" * 64)
     code, output = command("report", str(copied.folder / "run"))
     assert code == 1
     assert "were made on cohort" in output

@@ -15,7 +15,6 @@ from cxrdist.cli.provenance import PACKAGE, git_commit
 from cxrdist.config.models import Study
 from cxrdist.report.inference import infer
 from cxrdist.report.scores import all_scores
-from cxrdist.run.store import Store
 from tests.unit.report_examples import small_results
 
 GIT = shutil.which("git")
@@ -162,33 +161,33 @@ def test_the_package_is_this_one():
     assert PACKAGE.name == "cxrdist"
 
 
-def facts(tmp_path, **folds):
+def facts(**folds):
     study = Study.model_validate(
         {"name": "small", "seed": 7, "cohort": {"manifest": "m.csv", "classes": ["a", "b"]}, "folds": folds}
     )
     plan: Any = SimpleNamespace(study="s", cohort="c", jobs=(), networks={})
-    return dict(gather._facts(Store(tmp_path), study, plan))
+    return dict(gather._facts(study, plan, []))
 
 
-def test_the_facts_hold_the_commit_only_where_there_is_one(monkeypatch, tmp_path):
+def test_the_facts_hold_the_commit_only_where_there_is_one(monkeypatch):
     monkeypatch.setattr(gather, "git_commit", lambda folder: f"{folder} + local changes")
-    assert facts(tmp_path)["Git commit (report)"] == f"{PACKAGE} + local changes"
+    assert facts()["Git commit (report)"] == f"{PACKAGE} + local changes"
     monkeypatch.setattr(gather, "git_commit", lambda _: None)
-    assert "Git commit (report)" not in facts(tmp_path)
+    assert "Git commit (report)" not in facts()
 
 
-def test_the_facts_hold_the_folds_as_far_as_the_protocol_uses_them(monkeypatch, tmp_path):
+def test_the_facts_hold_the_folds_as_far_as_the_protocol_uses_them(monkeypatch):
     monkeypatch.setattr(gather, "git_commit", lambda _: None)
-    assert facts(tmp_path, k=7, validation=0.2)["Folds"] == (
+    assert facts(k=7, validation=0.2)["Folds"] == (
         "kfold with k = 7, by group, stratified by class_and_source, validation 0.2"
     )
-    assert facts(tmp_path, protocol="holdout_75_25", k=7)["Folds"] == (
+    assert facts(protocol="holdout_75_25", k=7)["Folds"] == (
         "holdout_75_25, by group, stratified by class_and_source, validation 0.15"
     )
-    assert facts(tmp_path, protocol="holdout_batches", group_by="image")["Folds"] == "holdout_batches, by image"
+    assert facts(protocol="holdout_batches", group_by="image")["Folds"] == "holdout_batches, by image"
 
 
-def test_the_facts_hold_the_seed_from_which_the_bootstrap_draws(monkeypatch, tmp_path):
+def test_the_facts_hold_the_seed_from_which_the_bootstrap_draws(monkeypatch):
     class DrawnError(Exception):
         """Nothing need be drawn once the seed is known."""
 
@@ -200,5 +199,5 @@ def test_the_facts_hold_the_seed_from_which_the_bootstrap_draws(monkeypatch, tmp
     results = small_results(seed=7)
     with pytest.raises(DrawnError) as drawn:
         infer(results, all_scores(results)[0])
-    told = facts(tmp_path)["Random draws of the statistics"]
+    told = facts()["Random draws of the statistics"]
     assert told == f'2,000 resamples from derive_seed(7, "bootstrap") = {drawn.value}'

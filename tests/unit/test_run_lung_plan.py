@@ -80,7 +80,7 @@ def test_a_run_directory_without_a_plan_that_can_be_read_is_one_sentence(tmp_pat
     store = Store(tmp_path)
     if content is not None:
         store.write_json(layout.PLAN, content)
-    with pytest.raises(CxrdistError, match=r"holds no plan of a lung network .*; `cxrdist lungs train` writes it\.$"):
+    with pytest.raises(CxrdistError, match=r"is no plan of a lung network .*; `cxrdist lungs train` writes one\.$"):
         read_lung_plan(store)
 
 
