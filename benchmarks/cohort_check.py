@@ -22,6 +22,7 @@ from cxrdist.cohort.check_cohort import check_cohort
 from cxrdist.cohort.check_table import read_table
 from cxrdist.cohort.check_write import write_lists
 from cxrdist.cohort.chunks import C, R
+from cxrdist.cohort.looks import THUMB, look_at
 from cxrdist.cohort.marking import MarkedFile
 from cxrdist.cohort.perceptual import SIDE, ImageMarks
 from cxrdist.report.cohort_page import render_cohort_page
@@ -67,6 +68,7 @@ def fill_cache(cache: MarksCache, images: Path, scale: Scale) -> int:
     """Write empty files and marks of them; return how many of them are copies."""
     rng = np.random.default_rng(0)
     copies = 0
+    look = look_at(np.arange(256, dtype=np.uint8).reshape(THUMB, THUMB))
     marks = ImageMarks("", 0, 0, np.empty(0, dtype=np.int8))
     for first in range(0, scale.marked, A_PART):
         part = []
@@ -83,7 +85,7 @@ def fill_cache(cache: MarksCache, images: Path, scale: Scale) -> int:
             own = ImageMarks(digest_of(row), marks.phash, marks.dhash, marks.structure)
             status = path.stat()
             key = file_key(path_of(row), status.st_size, status.st_mtime_ns)
-            part.append((key, MarkedFile(digest_of(row), 256 + row % 50, 256, 8, "JPEG", own)))
+            part.append((key, MarkedFile(digest_of(row), 256 + row % 50, 256, 8, "JPEG", own, look)))
         cache.add(part)
     return copies
 

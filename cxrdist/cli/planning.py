@@ -20,6 +20,7 @@ from cxrdist.report.tables import cohort_table, fold_counts_table
 from cxrdist.run.plan_file import recipe_of
 from cxrdist.run.prepare import (
     divide,
+    doubts_of_decoded,
     grouping_doubts,
     network_of,
     networks_of,
@@ -36,7 +37,7 @@ from cxrdist.study.search import combinations
 
 
 def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any]) -> None:
-    """Print the plan of a study; images are not opened, so that unreadable ones are counted still."""
+    """Print the plan of a study; images are not opened, and what is said of them is what an earlier run saw."""
     study = load_study(study_file, settings=settings, overrides=overrides)
     cohort, left_out = with_masks_only(open_cohort(study), study)
     folds = divide(cohort, study)
@@ -47,6 +48,7 @@ def plan_command(study_file: Path, settings: Sequence[str], overrides: Mapping[s
     variants = [variant.name for variant in make_variants(study.variants.views, study.variants.models)]
     sweep_images(study, cohort, folds)
     doubts = [
+        *doubts_of_decoded(study, cohort),
         *cohort.doubts(),
         *grouping_doubts(study),
         *training_doubts(folds, cohort),

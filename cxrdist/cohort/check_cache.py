@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 
 from cxrdist.cohort.decode import DECODER_VERSION
 from cxrdist.cohort.duplicates import MarkedImages
+from cxrdist.cohort.looks import THUMB, Looks
 from cxrdist.cohort.marking import FileFormat, MarkedFile
 from cxrdist.cohort.perceptual import SIDE
 from cxrdist.cohort.publish import temporary_sibling
 from cxrdist.study.fingerprint import Json, fingerprint
 
 FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
-FORMAT_VERSION = 1
-"""Of the files, and of what the marks of an image are."""
+FORMAT_VERSION = 2
+"""Of the files, and of what the marks and looks of an image are."""
 _KEY_BYTES = 16
 _NAME_DIGITS = 32
 _ROWS_AT_ONCE = 4096
+
+_SHARES, _LEVELS = ("mean", "sd", "black", "white", "common"), ("value", "low", "high")
+"""Of `Look`."""
 
 _SCHEMA = pa.schema(
     [
@@ -38,6 +42,9 @@ _SCHEMA = pa.schema(
         ("phash", pa.uint64()),
         ("dhash", pa.uint64()),
         ("structure", pa.binary(SIDE * SIDE)),
+        *((name, pa.float32()) for name in _SHARES),
+        *((name, pa.uint8()) for name in _LEVELS),
+        ("thumb", pa.binary(THUMB * THUMB)),
     ]
 )
 
@@ -131,6 +138,11 @@ class MarksCache:
         """Return what was seen of the files of these entries [m]."""
         return FileFacts(*(self._column(name, entries) for name in ("width", "height", "bits", "format")))
 
+    def looks(self, entries: Entries) -> Looks:
+        """Return what the images of these entries [m] look like."""
+        thumbs = self._column("thumb", entries).reshape(len(entries), THUMB, THUMB)
+        return Looks(*[*(self._column(name, entries) for name in (*_SHARES, *_LEVELS)), thumbs])
+
     def marks(self, entries: Entries) -> MarkedImages:
         """Return the marks of the files of these entries [m]; structures are mapped from a file without a name."""
         digits = np.array([f"{byte:02x}" for byte in range(256)], dtype="S2")
@@ -193,6 +205,8 @@ def _batch_of(files: Sequence[tuple[Key, MarkedFile]]) -> pa.RecordBatch:
             file.marks.phash,
             file.marks.dhash,
             file.marks.structure.tobytes(),
+            *file.look[:-1],
+            file.look.thumb.tobytes(),
         )
         for key, file in files
     ]

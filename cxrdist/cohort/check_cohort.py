@@ -6,13 +6,21 @@ from pathlib import Path
 
 from cxrdist.cohort.check_cache import MarksCache
 from cxrdist.cohort.check_copies import Copies, find_copies
-from cxrdist.cohort.check_doubts import about_names, about_patients, about_shortcuts, about_sources, about_views
+from cxrdist.cohort.check_doubts import (
+    about_looks,
+    about_names,
+    about_patients,
+    about_shortcuts,
+    about_sources,
+    about_views,
+)
 from cxrdist.cohort.check_faults import about_classes, about_copies, about_files
 from cxrdist.cohort.check_files import CheckedFiles, check_files
 from cxrdist.cohort.check_finding import Finding
 from cxrdist.cohort.check_shortcuts import Shortcut, find_shortcuts
 from cxrdist.cohort.check_table import CheckedTable, read_table
 from cxrdist.cohort.chunks import ChunkRunner, run_on_cores
+from cxrdist.cohort.looks import OddLook, find_odd
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +30,8 @@ class CohortCheck:
     table: CheckedTable
     files: CheckedFiles
     copies: Copies
+    odd: Sequence[OddLook]
+    """Of the usable images."""
     shortcuts: Sequence[Shortcut]
     findings: Sequence[Finding]
     """What no study should be run with comes first."""
@@ -63,6 +73,7 @@ def check_cohort(
     if on_note is not None:
         on_note(f"looking for copies among {len(files.usable):,} images")
     copies = find_copies(table, files)
+    odd = find_odd(files.looks)
     shortcuts = find_shortcuts(table, files, copies)
     findings = [
         *about_files(table, files),
@@ -71,7 +82,8 @@ def check_cohort(
         *about_names(table),
         *about_patients(table),
         *about_views(table),
+        *about_looks(table, files, odd),
         *about_sources(table),
         *about_shortcuts(table, shortcuts),
     ]
-    return CohortCheck(table, files, copies, shortcuts, sorted(findings, key=lambda finding: not finding.refused))
+    return CohortCheck(table, files, copies, odd, shortcuts, sorted(findings, key=lambda finding: not finding.refused))

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrdist.cohort.check_files import CheckedFiles
 from cxrdist.cohort.check_finding import Finding, counted, has_or_have, is_or_are
 from cxrdist.cohort.check_shortcuts import Shortcut
 from cxrdist.cohort.check_table import CheckedTable
 from cxrdist.cohort.check_text import MOST_OF_A_NAME, one_line, short_name
 from cxrdist.cohort.likeness import nearly_equal, nearly_equal_names
+from cxrdist.cohort.looks import OddLook
 from cxrdist.cohort.sources.listing import sex_of
 from cxrdist.errors import first_few
 
@@ -108,6 +110,32 @@ def about_views(table: CheckedTable) -> Iterator[Finding]:
             "images",
             f"{counted(n, 'image')} {is_or_are(n)} lateral ({listed}).",
             "Leave them out, unless a study of lateral views is meant.",
+        )
+
+
+def about_looks(table: CheckedTable, files: CheckedFiles, odd: Sequence[OddLook]) -> Iterator[Finding]:
+    """Yield the usable images that look like no radiograph, and those that look like negatives."""
+    remedy = "Look at them, and correct the files or leave them out."
+    negatives = [one for one in odd if one.kind == "negative"]
+    others = [one for one in odd if one.kind != "negative"]
+    if others:
+        listed = first_few(f"data row {table.rows[files.usable[one.row]]} {one.reason}" for one in others)
+        what = "looks like no radiograph" if len(others) == 1 else "look like no radiographs"
+        yield Finding("looks", f"{counted(len(others), 'image')} {what}: {listed}.", remedy)
+    if negatives:
+        labels = table.label.codes[files.usable[[one.row for one in negatives]]]
+        by_class = ", ".join(
+            f"{short_name(name)}: {count:,}"
+            for name, count in zip(
+                table.label.names, np.bincount(labels, minlength=len(table.label.names)), strict=True
+            )
+            if count
+        )
+        yield Finding(
+            "looks",
+            f"{counted(len(negatives), 'image')} of {len(files.usable):,} {'looks' if len(negatives) == 1 else 'look'} "
+            f"like {'a negative' if len(negatives) == 1 else 'negatives'} of what most have in common ({by_class}).",
+            remedy,
         )
 
 

@@ -11,6 +11,7 @@ from cxrdist.cohort.check_cache import FileFacts, Key, MarksCache, file_key
 from cxrdist.cohort.check_table import CheckedTable, normal_path
 from cxrdist.cohort.chunks import CHUNK_IMAGES, ChunkRunner
 from cxrdist.cohort.duplicates import MarkedImages
+from cxrdist.cohort.looks import Looks
 from cxrdist.cohort.marking import FileFault, FileToMark, MarkChunk, MarkedFile, fault_of_hash, mark_chunk
 from cxrdist.errors import CxrdistError
 
@@ -29,6 +30,8 @@ class CheckedFiles:
     facts: FileFacts
     """Of those [m]."""
     marks: MarkedImages
+    """Of those [m]."""
+    looks: Looks
     """Of those [m]."""
     faults: Sequence[FileFault]
     """Of the other rows, ascending."""
@@ -143,7 +146,8 @@ class _Looking:
             raise CxrdistError(f"{n_seen:,} of {len(self._table):,} files were looked at; run the command again.")
         entries = self._entries[usable]
         faults = sorted(self._faults, key=lambda fault: fault.index)
-        return CheckedFiles(usable, self._cache.facts(entries), self._cache.marks(entries), faults)
+        cache = self._cache
+        return CheckedFiles(usable, cache.facts(entries), cache.marks(entries), cache.looks(entries), faults)
 
     def _keep(self, pending: list[tuple[int, Key, MarkedFile]]) -> None:
         if pending:

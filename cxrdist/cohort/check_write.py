@@ -15,7 +15,7 @@ from cxrdist.cohort.check_text import MOST_OF_A_CELL, csv_writer, one_line
 from cxrdist.cohort.duplicates import Pair
 from cxrdist.cohort.publish import temporary_sibling
 
-MANIFEST, QUARANTINE, COPIES = "manifest.csv", "quarantine.csv", "duplicates.csv"
+MANIFEST, QUARANTINE, COPIES, ODD = "manifest.csv", "quarantine.csv", "duplicates.csv", "odd_images.csv"
 ROW = "row"
 """The problem of a row that no study accepts."""
 
@@ -46,14 +46,14 @@ class Unusable:
 class Written:
     """What of the rows' text a page needs."""
 
-    copies: Mapping[int, RowText]
-    """By index, of all rows of pairs."""
+    texts: Mapping[int, RowText]
+    """By index, of all rows of pairs, and of images that look like no radiograph."""
     unusable: Sequence[Unusable]
     """The first ones."""
 
 
 def write_lists(check: CohortCheck, folder: Path, most_unusable: int) -> Written:
-    """Write manifest.csv, quarantine.csv and duplicates.csv into `folder`, each as a whole.
+    """Write manifest.csv, quarantine.csv, duplicates.csv and odd_images.csv into `folder`, each as a whole.
 
     The manifest has the columns of the one that was checked, or that its recipe names, and group_id, in which copies
     are joined; it is read back exactly. In the lists, text that a spreadsheet would compute stands behind an
@@ -71,6 +71,7 @@ def write_lists(check: CohortCheck, folder: Path, most_unusable: int) -> Written
     folder.mkdir(parents=True, exist_ok=True)
     wanted = np.zeros(len(check.table), dtype=np.bool_)
     wanted[[row for pair in check.copies.pairs for row in (pair.a, pair.b)]] = True
+    wanted[check.files.usable[[one.row for one in check.odd]]] = True
     group_ids = check.copies.group_ids()
     texts: dict[int, RowText] = {}
     unusable: list[Unusable] = []
@@ -89,6 +90,11 @@ def write_lists(check: CohortCheck, folder: Path, most_unusable: int) -> Written
             texts |= {i: RowText(ids[at], paths[at]) for at, i in enumerate(rows) if i >= 0 and wanted[i]}
     with _list_writer(folder / COPIES) as add:
         _write_copies(check, texts, add)
+    with _list_writer(folder / ODD) as add:
+        add(["row", "image_id", "path", "problem", "reason"])
+        for odd in check.odd:
+            row = int(check.files.usable[odd.row])
+            add([int(check.table.rows[row]), texts[row].image_id, texts[row].path, odd.kind, odd.reason])
     return Written(texts, unusable)
 
 

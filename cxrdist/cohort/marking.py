@@ -6,8 +6,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from cxrdist.cohort.decode import Limits, Preprocessing, decode_image, image_size, read_image_file
 from cxrdist.cohort.files import LIMITS, is_dicom
+from cxrdist.cohort.looks import Look, look_at
 from cxrdist.cohort.perceptual import ImageMarks, mark_image
 from cxrdist.errors import ImageError
 
@@ -50,6 +53,7 @@ class MarkedFile:
     """Of a sample."""
     format: FileFormat
     marks: ImageMarks
+    look: Look
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,9 @@ def mark_file(data: bytes, limits: Limits, digest: str) -> MarkedFile:
     # Padded to a square of its own size, no pixel is resampled.
     square, _ = decode_image(data, Preprocessing(side, "pad"), limits)
     top, left = (side - height) // 2, (side - width) // 2
-    marks = mark_image(square[top : top + height, left : left + width])
+    grey = np.ascontiguousarray(square[top : top + height, left : left + width])
     form, bits = _form(data, limits)
-    return MarkedFile(digest, width, height, bits, form, marks)
+    return MarkedFile(digest, width, height, bits, form, mark_image(grey), look_at(grey))
 
 
 def _form(data: bytes, limits: Limits) -> tuple[FileFormat, int]:

@@ -43,7 +43,7 @@ from cxrdist.study.fingerprint import Json, fingerprint
 States = dict[str, tuple[FileState, FileState]]
 """By image id: the state of the image's file and of its mask's before decoding."""
 
-__all__ = ["ShardError", "ShardSet", "check_quarantine", "prepare_shards"]
+__all__ = ["ShardError", "ShardSet", "check_quarantine", "find_shards", "prepare_shards"]
 
 
 def prepare_shards(
@@ -81,13 +81,7 @@ def prepare_shards(
         UserError: the cache cannot be written.
         CxrdistError: `run_chunks` did not return every chunk once.
     """
-    files = [
-        ImageFile(str(image_id), str(path), mask_path if with_masks else None, sha256)
-        for image_id, path, mask_path, sha256 in zip(
-            *(cohort.column(name) for name in ("image_id", "path", "mask_path", "sha256")), strict=True
-        )
-    ]
-    states = {file.image_id: (_state(cohort.root, file.path), _state(cohort.root, file.mask_path)) for file in files}
+    files, states = _files(cohort, with_masks=with_masks)
     folder = cache / "shards" / _key(files, states, preprocessing, cohort.root, with_masks=with_masks)
     if fetch is not None and not folder.exists():
         with cache_errors(cache):
@@ -113,6 +107,26 @@ def prepare_shards(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ShardSet.open(folder)
+
+
+def find_shards(cohort: Cohort, preprocessing: Preprocessing, cache: Path, *, with_masks: bool) -> ShardSet | None:
+    """Return what `prepare_shards` returns, unverified, if nothing is left to be decoded."""
+    files, states = _files(cohort, with_masks=with_masks)
+    try:
+        folder = cache / "shards" / _key(files, states, preprocessing, cohort.root, with_masks=with_masks)
+        return _open_current(folder, states, verify=False)
+    except ShardError:
+        return None
+
+
+def _files(cohort: Cohort, *, with_masks: bool) -> tuple[list[ImageFile], States]:
+    files = [
+        ImageFile(str(image_id), str(path), mask_path if with_masks else None, sha256)
+        for image_id, path, mask_path, sha256 in zip(
+            *(cohort.column(name) for name in ("image_id", "path", "mask_path", "sha256")), strict=True
+        )
+    ]
+    return files, {f.image_id: (_state(cohort.root, f.path), _state(cohort.root, f.mask_path)) for f in files}
 
 
 def check_quarantine(shards: ShardSet, n_images: int, limit: float) -> None:

@@ -17,13 +17,14 @@ from cxrdist.cohort.duplicates import Pair
 from cxrdist.errors import ImageError
 
 MOST_PAIRS = 24
+MOST_ODD = 48
 _SIDE = 224
 _QUALITY = 80
 
 
 @dataclass(frozen=True)
 class ShownCopy:
-    """One of two images, as a page shows it; all text is on one line and short."""
+    """An image, as a page shows it; all text is on one line and short."""
 
     picture: str
     """A data URI; empty where the file cannot be read any more."""
@@ -49,12 +50,27 @@ class ShownPair:
     """What they differ in: `class`, `group`, `patient`, `source`."""
 
 
+@dataclass(frozen=True)
+class ShownOdd:
+    """An image that looks like no radiograph of its cohort."""
+
+    image: ShownCopy
+    reason: str
+
+
+def shown_odd(check: CohortCheck, texts: Mapping[int, RowText]) -> list[ShownOdd]:
+    """Return the first images that look like no radiograph, with small pictures, those of one reason together."""
+    usable = check.files.usable
+    chosen = sorted(check.odd, key=lambda one: (one.kind == "negative", one.row))[:MOST_ODD]
+    return [ShownOdd(_shown(check, texts, int(usable[one.row])), one.reason) for one in chosen]
+
+
 def shown_pairs(check: CohortCheck, texts: Mapping[int, RowText]) -> list[ShownPair]:
     """Return the pairs most worth looking at, with small pictures of their images.
 
     The worst come first: of different classes, groups, patients, sources; then those that are least alike.
     """
-    table, copies = check.table, check.copies
+    copies = check.copies
     differing = {
         "class": copies.conflicts,
         "group": copies.across_groups,
@@ -66,30 +82,32 @@ def shown_pairs(check: CohortCheck, texts: Mapping[int, RowText]) -> list[ShownP
     def rank(pair: Pair) -> tuple[list[bool], float]:
         return [(pair.a, pair.b) not in rows for rows in rows_of.values()], pair.correlation
 
-    def name(column: Coded, row: int) -> str:
-        code = column.codes[row]
-        return short_name(column.names[code]) if code >= 0 else ""
-
-    def shown(row: int) -> ShownCopy:
-        return ShownCopy(
-            picture=_picture(table.root, texts[row].path),
-            image_id=short_name(texts[row].image_id),
-            label=name(table.label, row),
-            patient=name(table.patient, row),
-            source=name(table.source, row),
-            group=name(table.group_id, row),
-        )
-
     return [
         ShownPair(
-            shown(pair.a),
-            shown(pair.b),
+            _shown(check, texts, pair.a),
+            _shown(check, texts, pair.b),
             pair.exact,
             pair.correlation,
             tuple(what for what, rows in rows_of.items() if (pair.a, pair.b) in rows),
         )
         for pair in sorted(copies.pairs, key=rank)[:MOST_PAIRS]
     ]
+
+
+def _shown(check: CohortCheck, texts: Mapping[int, RowText], row: int) -> ShownCopy:
+    def name(column: Coded) -> str:
+        code = column.codes[row]
+        return short_name(column.names[code]) if code >= 0 else ""
+
+    table = check.table
+    return ShownCopy(
+        picture=_picture(table.root, texts[row].path),
+        image_id=short_name(texts[row].image_id),
+        label=name(table.label),
+        patient=name(table.patient),
+        source=name(table.source),
+        group=name(table.group_id),
+    )
 
 
 def _picture(root: Path, path: str) -> str:

@@ -6,9 +6,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxrdist.cohort.check_cohort import CohortCheck
 from cxrdist.cohort.check_text import one_line
-from cxrdist.cohort.check_write import COPIES, MANIFEST, QUARANTINE, Written
+from cxrdist.cohort.check_write import COPIES, MANIFEST, ODD, QUARANTINE, Written
 from cxrdist.cohort.duplicates import MAX_DHASH_DISTANCE, MAX_PHASH_DISTANCE, MIN_CORRELATION
-from cxrdist.report.cohort_figures import ShownPair, shown_pairs
+from cxrdist.cohort.looks import LEAST_RANGE, MOST_ALIKE, NEGATIVE
+from cxrdist.report.cohort_figures import ShownOdd, ShownPair, shown_odd, shown_pairs
 from cxrdist.report.cohort_tables import (
     copies_table,
     forms_table,
@@ -33,6 +34,7 @@ class PagePart:
     words: tuple[str, ...]
     tables: tuple[Table, ...] = ()
     pairs: tuple[ShownPair, ...] = ()
+    odd: tuple[ShownOdd, ...] = ()
 
 
 def render_cohort_page(check: CohortCheck, written: Written) -> str:
@@ -56,7 +58,7 @@ def render_cohort_page(check: CohortCheck, written: Written) -> str:
         parts=parts,
         titles={part.anchor: part.title for part in parts},
         numbers=numbers,
-        files=(MANIFEST, QUARANTINE, COPIES),
+        files=(MANIFEST, QUARANTINE, COPIES, ODD),
     )
 
 
@@ -82,7 +84,8 @@ def _facts(check: CohortCheck) -> list[tuple[str, str]]:
 
 def _parts(check: CohortCheck, written: Written) -> list[PagePart]:
     n_unusable = len(check.table.faults) + len(check.files.faults)
-    pairs = tuple(shown_pairs(check, written.copies))
+    pairs = tuple(shown_pairs(check, written.texts))
+    odd = tuple(shown_odd(check, written.texts))
     return [
         PagePart(
             "images",
@@ -102,6 +105,7 @@ def _parts(check: CohortCheck, written: Written) -> list[PagePart]:
                 *((forms_table(check),) if len(check.files.usable) else ()),
             ),
         ),
+        PagePart("looks", "Grey values", _about_looks(check, len(odd)), odd=odd),
         PagePart("patients", "Patients", _about_patients(check), _patient_tables(check)),
         PagePart("copies", "Copies", _about_copies(check, len(pairs)), (copies_table(check),), pairs),
         PagePart(
@@ -114,6 +118,18 @@ def _parts(check: CohortCheck, written: Written) -> list[PagePart]:
             (shortcuts_table(check),) if check.shortcuts else (),
         ),
     ]
+
+
+def _about_looks(check: CohortCheck, n_shown: int) -> tuple[str, ...]:
+    how = (
+        f"A usable image is odd where {MOST_ALIKE:.0%} of its pixels have one grey value, or are nearly black or "
+        f"white; where 98 % of them lie within {LEAST_RANGE} of 256 levels; and where it correlates by less than "
+        f"{NEGATIVE} with what the images have in common, as their negatives would."
+    )
+    found = len(check.odd)
+    if not found:
+        return (how, "There is none.")
+    return (how, f"Images shown: {n_shown} of {found:,}; all are in {ODD}.")
 
 
 def _about_patients(check: CohortCheck) -> tuple[str, ...]:

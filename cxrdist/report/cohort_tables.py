@@ -233,7 +233,8 @@ def shortcuts_table(check: CohortCheck) -> Table:
         ),
         notes=(
             "The rule says for each value the class that is most frequent there among the other folds; width times "
-            "height, and width over height, are put into 20 bins of equally many images. Unknown is a value, too.",
+            "height, width over height, and what is of grey values are put into 20 bins of equally many images. "
+            "Unknown is a value, too.",
             "Warned of: a gain of at least 2 points that is more than 3 standard errors.",
         ),
     )

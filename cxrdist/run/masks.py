@@ -90,10 +90,9 @@ def network_masks(
     """
     # Here, so that a wrong file is one sentence and not a failure of every worker.
     Segmenter.load(weights.path, torch.device("cpu"))
-    precision: Precision = "bf16" if lung_precision("auto", device) is torch.bfloat16 else "fp32"
-    side = shards.pixels.side
-    store = cache.sub(f"lungs/{weights.key(precision, device)}-{side}")
-    hashes = [_image_hash(shards, row) for row in range(len(shards.image_ids))]
+    precision = _precision(device)
+    store = _store_of(shards, weights, cache, device)
+    hashes = _image_hashes(shards)
     known = _read_known(store)
     missing = list({digest: row for row, digest in enumerate(hashes) if digest not in known}.values())
     name, weights_name = shards_name(shards), cache.adopt(weights.path)
@@ -115,6 +114,21 @@ def network_masks(
     return np.stack([known[digest] for digest in hashes])
 
 
+def known_masks(shards: ShardSet, weights: LungWeights, cache: Store, device: torch.device) -> NDArray[np.uint8] | None:
+    """Return what `network_masks` returns, if no mask is left to be made."""
+    known = _read_known(_store_of(shards, weights, cache, device))
+    hashes = _image_hashes(shards)
+    return np.stack([known[digest] for digest in hashes]) if hashes and known.keys() >= set(hashes) else None
+
+
+def _store_of(shards: ShardSet, weights: LungWeights, cache: Store, device: torch.device) -> Store:
+    return cache.sub(f"lungs/{weights.key(_precision(device), device)}-{shards.pixels.side}")
+
+
+def _precision(device: torch.device) -> Precision:
+    return "bf16" if lung_precision("auto", device) is torch.bfloat16 else "fp32"
+
+
 def _run(chunks: Sequence[MaskChunk], device: torch.device, run_chunks: ChunkRunner | None) -> Iterator[MadeMasks]:
     if run_chunks is not None:
         return run_chunks(segment_chunk, chunks)
@@ -125,8 +139,9 @@ def _run(chunks: Sequence[MaskChunk], device: torch.device, run_chunks: ChunkRun
     return run_on_cores(segment_chunk, chunks, few=2 * MASKS_A_CHUNK["cpu"])
 
 
-def _image_hash(shards: ShardSet, row: int) -> bytes:
-    return hashlib.sha256(shards.take(np.array([row], dtype=np.int64)).tobytes()).digest()
+def _image_hashes(shards: ShardSet) -> list[bytes]:
+    rows = range(len(shards.image_ids))
+    return [hashlib.sha256(shards.take(np.array([row], dtype=np.int64)).tobytes()).digest() for row in rows]
 
 
 def _read_known(store: Store) -> dict[bytes, NDArray[np.uint8]]:

@@ -10,7 +10,8 @@ import torch
 from cxrdist.cohort.chunks import ChunkRunner, Quarantined
 from cxrdist.cohort.decode import Preprocessing
 from cxrdist.cohort.publish import cache_errors
-from cxrdist.cohort.shards import ShardSet, check_quarantine, prepare_shards
+from cxrdist.cohort.shard_looks import doubts_about_looks
+from cxrdist.cohort.shards import ShardSet, check_quarantine, find_shards, prepare_shards
 from cxrdist.cohort.table import Cohort, load_cohort
 from cxrdist.config.document import dump_document
 from cxrdist.config.location import is_remote
@@ -25,10 +26,13 @@ from cxrdist.run.store import Store, json_bytes
 from cxrdist.run.study_masks import (
     StudyMasks,
     dropped_for_masks,
-    mask_doubts,
+    judge_masks,
     mask_examples,
     mask_origin,
+    masks_made_before,
+    mixture_note,
     publish_masks,
+    quality_doubts,
     quality_summary,
     study_masks,
 )
@@ -192,16 +196,24 @@ def prepare(
         )
         left_out += dropped_for_masks(masks, shards, cohort)
     doubts = []
+    seen: list[str] = []
     if left_out:
         reasons = first_few(f"{q.image_id} {q.reason}" for q in left_out)
         doubts.append(f"{len(left_out)} of {n_asked} images are not used ({reasons})")
     written = Noted(store)
     if masks is not None:
         _write_masks(study, written, masks, shards, cohort)
-        doubts += mask_doubts(study, masks, cohort)
+        note = mixture_note(study, cohort)
+        if note:
+            doubts.append(note)
+        seen += quality_doubts(study.lungs, masks.quality)
     decoded = {name for row, name in enumerate(shards.image_ids) if masks is None or masks.keep[row]}
     cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
-    doubts += [*cohort.doubts(), *grouping_doubts(study)]
+    seen += doubts_about_looks(cohort, shards, cohort.groups(study.folds.group_by))
+    if on_note is not None:
+        for doubt in seen:
+            on_note(f"Warning: {doubt}.")
+    doubts += [*seen, *cohort.doubts(), *grouping_doubts(study)]
     folds = divide(cohort, study)
     doubts += training_doubts(folds, cohort)
     doubts += sweep_doubts(study, folds.n_folds)
@@ -216,6 +228,30 @@ def prepare(
     prepared = replace(prepared, plan=replace(prepared.plan, artefacts=written.hashes))
     write_plan(store, prepared.plan)
     return prepared
+
+
+def doubts_of_decoded(study: Study, cohort: Cohort) -> list[str]:
+    """Say what a look at the images and masks tells, as far as they are in the cache; nothing is decoded or made.
+
+    Raises:
+        UserError: what is there refuses the study: too many images that cannot be used, or masks.
+    """
+    cache, origin = cache_of(study.execution), mask_origin(study, cohort)
+    preprocessing = Preprocessing(**study.preprocessing.model_dump())
+    shards = find_shards(cohort, preprocessing, cache.root, with_masks=origin == "files")
+    if shards is None:
+        return []
+    check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
+    doubts = []
+    if shards.quarantine:
+        reasons = first_few(f"{bad.image_id} {bad.reason}" for bad in shards.quarantine)
+        doubts.append(f"{len(shards.quarantine)} of {len(cohort)} images cannot be used ({reasons})")
+    found = None if origin is None else masks_made_before(study, origin, shards, cache)
+    if origin is not None and found is not None:
+        doubts += quality_doubts(study.lungs, judge_masks(study.lungs, origin, found, shards))
+    there = set(shards.image_ids)
+    usable = cohort.subset(np.array([image_id in there for image_id in cohort.image_ids]))
+    return doubts + doubts_about_looks(usable, shards, usable.groups(study.folds.group_by))
 
 
 def with_choices(prepared: Prepared, choices: Sequence[Choice]) -> Prepared:

@@ -22,7 +22,7 @@ from cxrdist.errors import UserError, first_few
 from cxrdist.lungs.quality import MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.artefacts import AGAIN, DamagedError, map_arrow, whole, write_arrow
-from cxrdist.run.masks import network_masks
+from cxrdist.run.masks import known_masks, network_masks
 from cxrdist.run.store import Store
 
 Origin = Literal["files", "network"]
@@ -30,6 +30,8 @@ Origin = Literal["files", "network"]
 IMPLAUSIBLE = "has a lung mask that"
 """How the reason begins for which an image is dropped."""
 
+_ALMOST_ALL = 0.9
+"""Share of implausible masks from which on they are no masks of the images' lungs: no policy helps then."""
 _BLOCK = 256
 _EXAMPLES_PER_SOURCE = 4
 _MOST_FAULTY_SHOWN = 40
@@ -84,7 +86,7 @@ def study_masks(
     """Return the masks of all decoded images, with the policy on implausible ones applied.
 
     Raises:
-        UserError: the policy is `error` and masks are implausible, or the weights cannot be read.
+        UserError: as `judge_masks`, or the weights cannot be read.
     """
     if origin == "files":
         found, text = _file_masks(shards), "mask files of the manifest"
@@ -93,14 +95,8 @@ def study_masks(
         found = network_masks(shards, weights, cache, device=device, run_chunks=run_chunks, on_progress=on_progress)
         text = f"the lung network, weights {study.lungs.weights} (SHA-256 {weights.sha256[:12]})"
     side = shards.pixels.side
-    quality = [judge_mask(mask) for block in _blocks(found) for mask in unpack_masks(block, side)]
+    quality = judge_masks(study.lungs, origin, found, shards)
     faulty = np.array([bool(one.faults) for one in quality], dtype=np.bool_)
-    if study.lungs.implausible == "error" and faulty.any():
-        names = [f"{shards.image_ids[row]} {quality[row].faults[0]}" for row in np.flatnonzero(faulty)]
-        raise UserError(
-            f"{int(faulty.sum())} of {len(faulty)} lung masks are implausible ({first_few(names)}); lungs.implausible "
-            "may be whole or drop instead of error."
-        )
     keep = ~faulty if study.lungs.implausible == "drop" else np.ones(len(faulty), dtype=np.bool_)
     packed = found
     if study.lungs.implausible == "whole" and faulty.any():
@@ -109,20 +105,52 @@ def study_masks(
     return StudyMasks(packed, found, quality, keep, text)
 
 
-def mask_doubts(study: Study, masks: StudyMasks, cohort: Cohort) -> list[str]:
-    """Say what a reader of the results must know of the masks."""
-    doubts = []
-    note = mixture_note(study, cohort)
-    if note:
-        doubts.append(note)
-    count = sum(bool(one.faults) for one in masks.quality)
-    if count:
-        what = {"whole": "all of their image counts as lung", "drop": "their images are left out"}
-        doubts.append(
-            f"{count} of {len(masks.quality)} lung masks are implausible: {what[study.lungs.implausible]} "
-            f"(lungs.implausible: {study.lungs.implausible})"
+def masks_made_before(study: Study, origin: Origin, shards: ShardSet, cache: Store) -> NDArray[np.uint8] | None:
+    """Return the masks of all decoded images as they are found, packed, where none is left to be made."""
+    if origin == "files":
+        return _file_masks(shards)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return known_masks(shards, LungWeights.find(study.lungs.weights), cache, device)
+
+
+def judge_masks(config: LungsConfig, origin: Origin, found: NDArray[np.uint8], shards: ShardSet) -> list[MaskQuality]:
+    """Judge each of the masks `found`, packed, of the images of `shards`.
+
+    Raises:
+        UserError: masks are implausible, and either the policy is `error`, or (almost) all of them are.
+    """
+    quality = [judge_mask(mask) for block in _blocks(found) for mask in unpack_masks(block, shards.pixels.side)]
+    names = [f"{i} {one.faults[0]}" for i, one in zip(shards.image_ids, quality, strict=True) if one.faults]
+    if names and len(names) >= _ALMOST_ALL * len(quality):
+        remedy = {
+            "files": "look at the files of mask_path, in which the lungs must be bright, at the places where they are "
+            "in the images, or set lungs.masks to 'network'",
+            "network": "look at the images, which the network expects to be frontal and no negatives, or give mask "
+            "files and set lungs.masks to 'files'",
+        }
+        raise UserError(
+            f"{len(names)} of {len(quality)} lung masks are implausible ({first_few(names)}), so that no view of the "
+            f"lungs would mean anything; {remedy[origin]}."
         )
-    return doubts
+    if names and config.implausible == "error":
+        raise UserError(
+            f"{len(names)} of {len(quality)} lung masks are implausible ({first_few(names)}); lungs.implausible "
+            "may be whole or drop instead of error."
+        )
+    return quality
+
+
+def quality_doubts(config: LungsConfig, quality: list[MaskQuality]) -> list[str]:
+    """Say how many masks are implausible, and what becomes of their images."""
+    count = sum(bool(one.faults) for one in quality)
+    if not count:
+        return []
+    what = {"whole": "all of their image counts as lung", "drop": "their images are left out"}
+    most = "; these are most of them, so look at them before you believe any view of the lungs"
+    return [
+        f"{count} of {len(quality)} lung masks are implausible: {what[config.implausible]} "
+        f"(lungs.implausible: {config.implausible}){most if count > len(quality) / 2 else ''}"
+    ]
 
 
 def dropped_for_masks(masks: StudyMasks, shards: ShardSet, cohort: Cohort) -> list[Quarantined]:

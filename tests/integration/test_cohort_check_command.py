@@ -18,7 +18,7 @@ from tests.integration.conftest import DEADLINE, assert_one_sentence, rows_of, w
 from tests.integration.test_report_browser import BROWSER, browser, look_at  # noqa: F401 - a fixture
 from tests.unit.cohort_check_examples import HOSTILE, add_image, checked, draw_rows, file_of, radiograph, write_manifest
 
-LISTS = ["duplicates.csv", "index.html", "manifest.csv", "quarantine.csv"]
+LISTS = ["duplicates.csv", "index.html", "manifest.csv", "odd_images.csv", "quarantine.csv"]
 
 
 @pytest.fixture(autouse=True)

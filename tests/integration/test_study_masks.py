@@ -87,6 +87,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         like = {"label": "normal", "source": "hospital_a", "patient_id": name, "group_id": name, "sha256": ""}
         planted.append({**bare[0], "image_id": name, "path": f"images/{name}.png", **like})
     write_rows(folder, [*bare, *planted], "planted.csv")
+    left = np.arange(SIDE) < SIDE / 2
+    for name, change in (("inverted", lambda mask: 255 - mask), ("halves", lambda mask: mask * left)):
+        for row in rows:
+            with Image.open(folder / row["mask_path"]) as mask:
+                pixels = np.asarray(mask.convert("L"))
+            path = Path(name) / row["mask_path"]
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(change(pixels).astype(np.uint8)).save(folder / path)
+        write_rows(folder, [{**row, "mask_path": f"{name}/{row['mask_path']}"} for row in rows], f"{name}.csv")
     return folder
 
 
@@ -231,6 +240,8 @@ def test_an_implausible_mask_counts_all_of_its_image_as_lung(run: Run, tmp_path:
     assert code == 0, output
     implausible = implausible_ids(tmp_path / "run")
     assert set(PLANTED) <= implausible
+    said = f"Warning: {len(implausible)} of {IMAGES + 2} lung masks are implausible"
+    assert said in output[: output.index("epoch")]
     assert read_arrow(tmp_path / "run" / "cohort.arrow").num_rows == IMAGES + 2
     plan = plan_of(tmp_path / "run", whole=True)
     table = read_arrow(Path(plan["cache"]) / plan["masks"])
@@ -257,6 +268,22 @@ def test_an_image_with_an_implausible_mask_can_be_left_out(run: Run, tmp_path: P
     page = (tmp_path / "run" / "report" / "index.html").read_text()
     assert f"{len(implausible)} of {IMAGES + 2} images are not used" in page
     assert f"Left out: {len(implausible)} images: implausible lung mask." in page
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ("inverted.csv", [f"{IMAGES} of {IMAGES} images (100.0%) cannot be used", "as an inverted mask does"]),
+        ("halves.csv", [f"{IMAGES} of {IMAGES} lung masks are implausible", "is one-sided", "mask_path", "'network'"]),
+    ],
+)
+def test_masks_of_which_none_can_be_right_stop_a_study_and_then_its_plan(
+    run: Run, command: Command, tmp_path: Path, made: Made, manifest: str, words: list[str]
+) -> None:
+    assert_one_sentence(run(manifest), 2, words)
+    cache = ["--set", f"execution.cache={made.place.cache}"]
+    plan = command("plan", str(tmp_path / "study.yaml"), "--images", str(made.place.images), *cache)
+    assert_one_sentence(plan, 2, words)
 
 
 def test_a_study_with_implausible_masks_can_be_refused(run: Run) -> None:

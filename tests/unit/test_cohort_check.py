@@ -463,6 +463,37 @@ def test_classes_without_a_common_source_are_those_that_a_study_doubts(tmp_path,
         )
 
 
+def test_images_that_look_like_no_radiograph_and_brightness_are_named_and_shown(tmp_path):
+    folder = tmp_path / "images"
+    common, rows = radiograph(0).astype(np.float64), []
+    for i in range(60):
+        pixels = 0.4 * common + 0.4 * radiograph(i + 1)
+        pixels = 255 - pixels if i % 4 == 1 and i > 30 else pixels
+        pixels += (90 if i % 2 else 130) - pixels.mean()
+        about = {"label": "ab"[i % 2], "patient_id": f"p{i}", "source": f"s{i // 2 % 2}"}
+        rows.append(add_image(folder, f"x{i:02d}.png", file_of(pixels.clip(0, 255).astype(np.uint8)), **about))
+    black = np.zeros((60, 48), dtype=np.uint8)
+    rows.append(add_image(folder, "night.png", file_of(black), label="a", patient_id="n", source="s0"))
+    check = checked(folder, rows)
+    doubts = sentences(check, refused=False)
+    negatives = [f"x{i:02d}" for i in range(33, 60, 4)]
+    assert (
+        f"{len(negatives)} images of 61 look like negatives of what most have in common (b: {len(negatives)})."
+        in doubts
+    )
+    assert "1 image looks like no radiograph: data row 61 has one grey value everywhere (0 of 0 to 255)." in doubts
+    assert "From the mean grey value alone, a rule made of other patients tells the class of 95.1% of the" in doubts
+    page = render_cohort_page(check, write_lists(check, tmp_path / "out", 100))
+    listed = list(csv.DictReader(io.StringIO((tmp_path / "out" / "odd_images.csv").read_text())))
+    assert [(one["image_id"], one["problem"]) for one in listed] == [
+        *((name, "negative") for name in negatives),
+        ("night", "value"),
+    ]
+    shown = page[page.index('<h2 id="looks-section">') : page.index('<h2 id="patients-section">')]
+    assert shown.count("data:image/jpeg;base64,") == len(listed)
+    assert all(f"<dd>{one['image_id']}</dd>" in shown for one in listed)
+
+
 def naive_rule(values, labels, groups, n_classes):
     """The same in loops."""
     fold_of = np.random.default_rng(0).permutation(max(groups) + 1) % 5
@@ -594,10 +625,12 @@ def page_of(folder, texts):
     rows.append(add_image(folder, "copy.jpg", file_of(radiograph(0), "JPEG"), label="normal", patient_id="q"))
     (folder / "x09.png").write_bytes(b"GIF89a")
     name = itertools.cycle(texts)
+    bare = {"label": f"normal{texts[0]}", "patient_id": f"{texts[0]} black", "source": texts[0]}
     for number, row in enumerate(rows):
         row |= {"image_id": f"{next(name)}{number}", "patient_id": f"{next(name)}{number // 3}", "source": next(name)}
         row["label"] = f"{row['label']}{texts[0]}"
         row["view_position"], row["group_id"], row["age"] = next(name), f"{next(name)}{number // 2}", next(name)
+    rows.append(add_image(folder, "black.png", file_of(np.zeros((60, 48), dtype=np.uint8)), **bare))
     rows.append(rows[0] | {"path": texts[0]})
     rows.append(rows[1] | {"image_id": "new", "path": f"gone/{texts[0]}/x.png"})
     rows.append(rows[1] | {"image_id": "newer", "path": f"../{texts[0]}"})
