@@ -33,9 +33,9 @@ class Saved:
 
 def write_dashboard(study: Study, store: Store) -> Saved:
     """Write a study's workspace, and save it at W&B, in place of the one saved before, where that can be done."""
+    known = read_json(store, WORKSPACE, "remove it, and another workspace is made beside the one at W&B") or {}
     be_ourselves()
     workspace = build_workspace(study)
-    known = read_json(store, WORKSPACE, "remove it, and another workspace is made beside the one at W&B") or {}
     workspace._internal_name, workspace._internal_id = known.get("name", ""), known.get("id", "")
     saved = _save(workspace)
     store.write_json(WORKSPACE, workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
