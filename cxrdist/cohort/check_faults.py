@@ -8,7 +8,8 @@ from cxrdist.cohort.check_copies import Copies
 from cxrdist.cohort.check_files import CheckedFiles
 from cxrdist.cohort.check_finding import Finding, counted, has_or_have, is_or_are
 from cxrdist.cohort.check_table import CheckedTable
-from cxrdist.cohort.check_text import MOST_OF_A_REASON, one_line, short_name
+from cxrdist.cohort.check_text import MOST_OF_A_NAME, MOST_OF_A_REASON, one_line, short_name
+from cxrdist.cohort.near_files import hint_below
 from cxrdist.config.models import CohortConfig, FoldsConfig
 from cxrdist.errors import first_few
 
@@ -31,9 +32,12 @@ def about_files(table: CheckedTable, files: CheckedFiles) -> Iterator[Finding]:
         )
     missing, changed = (sum(fault.problem == problem for fault in files.faults) for problem in ("missing", "changed"))
     if missing:
+        paths = _missing_paths(table, files)
+        hint = hint_below(table.root, paths)
         yield Finding(
             "files",
-            f"{missing:,} of {counted(n, 'image file')} {is_or_are(missing)} missing.",
+            f"{missing:,} of {counted(n, 'image file')} {is_or_are(missing)} missing, such as "
+            f"{one_line(paths[0], MOST_OF_A_NAME)!r}" + (f"; {one_line(hint, MOST_OF_A_REASON)}." if hint else "."),
             "Look at --images and at the paths, fetch the files, or remove their rows; they are in quarantine.csv.",
             refused=True,
         )
@@ -68,6 +72,16 @@ def about_files(table: CheckedTable, files: CheckedFiles) -> Iterator[Finding]:
             "a file changes.",
             "Add the column sha256, as the command sha256sum prints it.",
         )
+
+
+def _missing_paths(table: CheckedTable, files: CheckedFiles) -> list[str]:
+    missing = {fault.index for fault in files.faults if fault.problem == "missing"}
+    return [
+        str(path)
+        for index, batch in table.batches()
+        for row, path in zip(index.tolist(), batch.column("path").to_pylist(), strict=True)
+        if row in missing
+    ]
 
 
 def about_copies(table: CheckedTable, copies: Copies) -> Iterator[Finding]:

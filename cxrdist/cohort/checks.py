@@ -64,6 +64,10 @@ def check_rows(table: pa.Table, rows: Sequence[int], manifest: Path, root: Path,
         for position, path in enumerate(columns[name]):
             if path is not None:
                 normal = PurePosixPath(path)
+                if normal.is_absolute():
+                    raise UserError(
+                        f"The {name} {path!r} in {where(position)} is absolute; {_as_relative(root, path)}."
+                    )
                 if not _stays_inside(normal, root, folders):
                     raise UserError(
                         f"The {name} {path!r} in {where(position)} leads out of the image folder {str(root)!r}; "
@@ -81,6 +85,17 @@ def check_rows(table: pa.Table, rows: Sequence[int], manifest: Path, root: Path,
 def listed_twice(name: str, value: str | None, first: int, second: int, manifest: Path) -> str:
     """Return the sentence of a value that two rows have, by their numbers in the file."""
     return f"The {name} {value!r} is listed twice, in data rows {first} and {second} of {str(manifest)!r}."
+
+
+def _as_relative(root: Path, path: str) -> str:
+    """Return, in words, how an absolute path is written in a table whose paths start at `root`."""
+    rule = f"paths start at the image folder {str(root)!r}"
+    absolute = PurePosixPath(path)
+    for folder in reversed(absolute.parents):
+        below = absolute.relative_to(folder)
+        if folder.name and _stays_inside(below, root, {}) and os.path.lexists(root / below):
+            return f"{rule}: write {str(below)!r}"
+    return rule
 
 
 def _stays_inside(path: PurePosixPath, root: Path, folders: dict[PurePosixPath, bool]) -> bool:

@@ -23,6 +23,7 @@ from cxrdist.cohort.chunks import (
 )
 from cxrdist.cohort.decode import DECODER_VERSION, Limits, Preprocessing
 from cxrdist.cohort.mask_values import MASK_VERSION
+from cxrdist.cohort.near_files import hint_below
 from cxrdist.cohort.publish import cache_errors, publish, remove_leftovers, temporary_sibling
 from cxrdist.cohort.shardset import (
     FORMAT_VERSION,
@@ -129,13 +130,14 @@ def _files(cohort: Cohort, *, with_masks: bool) -> tuple[list[ImageFile], States
     return files, {f.image_id: (_state(cohort.root, f.path), _state(cohort.root, f.mask_path)) for f in files}
 
 
-def check_quarantine(shards: ShardSet, n_images: int, limit: float) -> None:
+def check_quarantine(shards: ShardSet, n_images: int, limit: float, root: Path) -> None:
     """Refuse shards of which too many images could not be used.
 
     Args:
         shards: the decoded images.
         n_images: how many the cohort has.
         limit: largest share that may be missing, as cohort.max_quarantined.
+        root: folder of the images, where those that are missing may be under other names.
 
     Raises:
         UserError: more are missing than that.
@@ -143,9 +145,11 @@ def check_quarantine(shards: ShardSet, n_images: int, limit: float) -> None:
     count = len(shards.quarantine)
     if count > limit * n_images:
         reasons = first_few(f"{bad.path} {bad.reason}" for bad in shards.quarantine)
+        missing = [bad.path for bad in shards.quarantine if not os.path.lexists(root / bad.path)]
+        hint = hint_below(root, missing) if missing else ""
         raise UserError(
             f"{count} of {n_images} images ({count / n_images:.1%}) cannot be used, more than cohort.max_quarantined "
-            f"({limit:.1%}) allows: {reasons}."
+            f"({limit:.1%}) allows: {reasons}" + (f"; {hint}." if hint else ".")
         )
 
 

@@ -187,7 +187,7 @@ def prepare(
         fetch=shard_fetcher(cache, on_note),
     )
     cache.publish_folder(shards_name(shards))
-    check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
+    check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined, cohort.root)
     left_out += shards.quarantine
     masks = None
     if origin is not None:
@@ -241,7 +241,7 @@ def doubts_of_decoded(study: Study, cohort: Cohort) -> list[str]:
     shards = find_shards(cohort, preprocessing, cache.root, with_masks=origin == "files")
     if shards is None:
         return []
-    check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined)
+    check_quarantine(shards, len(cohort.image_ids), study.cohort.max_quarantined, cohort.root)
     doubts = []
     if shards.quarantine:
         reasons = first_few(f"{bad.image_id} {bad.reason}" for bad in shards.quarantine)

@@ -219,9 +219,12 @@ def test_bad_files_are_quarantined_with_the_reason(tmp_path):
         ("image-004", "has sha256 " + hashlib.sha256((cohort.root / "004.png").read_bytes()).hexdigest()[:12] + "."),
     ]
     assert ShardSet.open(shards.folder).quarantine == shards.quarantine
-    check_quarantine(shards, 8, 0.5)
+    check_quarantine(shards, 8, 0.5, tmp_path)
     with pytest.raises(UserError, match=r"4 of 8 images \(50\.0%\) .*max_quarantined \(49\.0%\).*000\.png is missing"):
-        check_quarantine(shards, 8, 0.49)
+        check_quarantine(shards, 8, 0.49, tmp_path)
+    (cohort.root / "000.PNG").touch()
+    with pytest.raises(UserError, match=r"; 1 of 1 may be others that are there, such as '000.PNG' for '000.png'\.$"):
+        check_quarantine(shards, 8, 0.49, cohort.root)
 
 
 def test_a_mended_file_leaves_quarantine(tmp_path):

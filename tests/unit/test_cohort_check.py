@@ -6,6 +6,7 @@ import itertools
 from collections import Counter, defaultdict
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +68,7 @@ def sentences(check, *, refused):
         (2, {"label": ""}, "The required label is empty in data row 3"),
         (4, {"image_id": ""}, "The required image_id is empty in data row 5"),
         (4, {"path": "../up.png"}, "leads out of the image folder"),
-        (4, {"path": "/etc/passwd"}, "leads out of the image folder"),
+        (4, {"path": "/etc/passwd"}, "is absolute; paths start at the image folder"),
         (4, {"path": "x/\0.png"}, "leads out of the image folder"),
         (4, {"mask_path": "../up.png"}, "The mask_path '../up.png'"),
         (4, {"sha256": "abc"}, "is not 64 hexadecimal digits"),
@@ -210,6 +211,26 @@ def test_a_cohort_without_a_file_is_checked_to_the_end(tmp_path):
 
 
 # Files
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda path: f"images\\{path}", lambda path: path[:-4], "sub/{}".format])
+def test_missing_files_are_answered_with_the_nearest_that_are_there(tmp_path, change):
+    rows = [row | {"path": change(row["path"])} for row in draw_rows(tmp_path / "images")]
+    said = sentences(checked(tmp_path / "images", rows), refused=True)
+    assert f"12 of 12 image files are missing, such as {change('x00.png')!r}; 12 of 12 may be others that are" in said
+    assert f"such as 'x00.png' for {change('x00.png')!r}." in said
+
+
+def test_an_absolute_path_is_answered_with_the_relative_one_where_it_is_there(tmp_path):
+    folder = tmp_path / "images"
+    rows = draw_rows(folder)
+    for root, told in ((folder, "write 'x00.png'"), (Path("/elsewhere/a"), "write 'x00.png'"), (Path("/"), "folder")):
+        table = read_table(
+            write_manifest(tmp_path / "m.csv", [row | {"path": str(root / row["path"])} for row in rows]), folder, None
+        )
+        assert len(table.faults) == 12
+        assert "is absolute; paths start at the image folder" in table.faults[0].reason
+        assert told in table.faults[0].reason
 
 
 def test_every_bad_file_is_found_with_its_reason_and_no_other(tmp_path):

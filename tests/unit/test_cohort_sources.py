@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrdist.cohort.dicom_header import pseudonym
+from cxrdist.cohort.near_files import NearFiles
 from cxrdist.cohort.sources.cohen import label_of
 from cxrdist.cohort.sources.files import join_masks
 from cxrdist.cohort.sources.folder import IGNORED, walk
@@ -517,7 +518,9 @@ def test_a_table_maps_its_columns_and_never_leaves_the_folder(tmp_path):
         "b.png": ("x/b.png", "normal", "7", "90", "ab" * 32, "here"),
     }
     assert found.unused == {
-        "has no image_id, or a path that leads out of the folder": tuple(f"data row {n}" for n in (3, 4, 5, 6)),
+        "has a path that leads out of the folder": ("data row 3", "data row 5"),
+        "has an absolute path; paths start at the source's folder": ("data row 4",),
+        "has no image_id or no path": ("data row 6",),
         "is the second of its name": ("x/a.png",),
         "is a link that leads out of the folder": ("link",),
     }
@@ -577,6 +580,44 @@ def test_how_a_table_was_read_is_noted(tmp_path):
     put(tmp_path, {"t.csv": table})
     (note,) = listing("table", tmp_path, table="t.csv", columns={"image_id": "id", "path": "f", "label": "l"}).notes
     assert "is not UTF-8 and was read as Windows-1252, so that it says 'bénin'" in note
+
+
+NEAR = {"x/A 1.PNG": "x/a 1.png", "b.jpeg": "b", "é.png": "e\u0301.png", "d/c.png": "o\\c.png", "f.dcm": "q/f.jpg"}
+
+
+@pytest.mark.parametrize(("there", "listed"), NEAR.items())
+def test_a_file_that_is_not_there_is_answered_with_the_nearest_that_is(tmp_path, there, listed):
+    columns = {"image_id": "id", "path": "f", "label": "l"}
+    cohen = f"{COHEN.splitlines()[0]}\n2,M,65,COVID-19,PA,X-ray,images,{listed},\n"
+    cxnet = f"filename,patient_id,label,view\n{listed},1,COVID-19,\n"
+    labels = {"by": "file", "table": "labels.csv"}
+    put(tmp_path / "table", {"t.csv": f"id,f,l\n1,{listed},flu\n", there: b""})
+    put(tmp_path / "cxnet", {"metadata.csv": cxnet, there: b""})
+    put(tmp_path / "cohen", {"metadata.csv": cohen, f"images/{there}": b""})
+    put(tmp_path, {"labels.csv": f"file,label\n{listed},flu\n", f"dicom/{there}": exam("p", 1)})
+    for found, near in (
+        (listing("table", tmp_path / "table", table="t.csv", columns=columns), there),
+        (listing("covid_cxnet", tmp_path / "cxnet"), there),
+        (listing("cohen", tmp_path / "cohen"), f"images/{there}"),
+        (listing("dicom", tmp_path / "dicom", labels=labels), there),
+    ):
+        (note,) = found.notes
+        assert f"1 of 1 may be others that are there, such as {near!r} for '" in note
+
+
+def test_several_or_no_files_of_nearly_a_name_are_no_hint():
+    near = NearFiles(["a/x.png", "b/x.png", "y.png"])
+    assert (near.of("x.png"), near.of("z.png"), near.of("A/X")) == (None, None, "a/x.png")
+    assert near.hint(["z.png"]) == ""
+
+
+@pytest.mark.parametrize(("key", "patient"), [("1230", "001230"), ("001230.0", "001230"), ("p7", "P7"), ("p 7", "p7")])
+def test_keys_that_are_nearly_patient_ids_are_counted_and_not_named(tmp_path, key, patient):
+    put(tmp_path / "dicom", {"a.dcm": exam(patient, 1), "b.dcm": exam("fine", 2)})
+    put(tmp_path, {"labels.csv": f"patient_id,label\n{key},flu\nfine,flu\nnobody,flu\n"})
+    (note,) = listing("dicom", tmp_path / "dicom", labels={"by": "patient_id", "table": "labels.csv"}).notes
+    assert "2 of 3 keys of" in note and "1 of them are nearly PatientIDs of images without a label" in note
+    assert key not in note.replace("p7, P7 and P 7", "") and patient not in note.replace("p7, P7 and P 7", "")
 
 
 def test_a_file_that_is_listed_under_two_ids_is_taken_once(tmp_path):

@@ -13,7 +13,7 @@ from cxrdist.cohort.sources.listing import (
     sex_of,
     slug,
 )
-from cxrdist.cohort.sources.metadata import MetadataOptions, read_metadata
+from cxrdist.cohort.sources.metadata import MetadataOptions, notes_of_near, read_metadata
 from cxrdist.cohort.sources.sheet import Row
 
 _UNKNOWN = frozenset({"todo", "unknown"})
@@ -66,7 +66,8 @@ def list_cohen(place: Place, options: MetadataOptions) -> Listing:
     for file in place.folder.files:
         if file.startswith(f"{folder}{_IMAGES}/") and file not in listed:
             collector.leave(file, f"is not listed in {name_of(path)}")
-    return collector.listing(f"column patientid of {name_of(path)}", sheet.columns, sheet.notes)
+    notes = [*sheet.notes, *notes_of_near(place.folder, listed, name_of(path))]
+    return collector.listing(f"column patientid of {name_of(path)}", sheet.columns, notes)
 
 
 def label_of(finding: str) -> str | None:

@@ -11,7 +11,7 @@ from cxrdist.cohort.sources.listing import (
     sex_of,
     shallowest_first,
 )
-from cxrdist.cohort.sources.metadata import MetadataOptions, read_metadata
+from cxrdist.cohort.sources.metadata import MetadataOptions, notes_of_near, read_metadata
 
 
 def list_covid_cxnet(place: Place, options: MetadataOptions) -> Listing:
@@ -43,4 +43,5 @@ def list_covid_cxnet(place: Place, options: MetadataOptions) -> Listing:
                     facts=row,
                 )
             )
-    return collector.listing(f"column patient_id of {name_of(path)}", sheet.columns, sheet.notes)
+    notes = [*sheet.notes, *notes_of_near(place.folder, {row["filename"] for row in sheet.rows} - set(where), path)]
+    return collector.listing(f"column patient_id of {name_of(path)}", sheet.columns, notes)

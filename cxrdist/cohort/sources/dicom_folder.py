@@ -1,12 +1,15 @@
 """A folder of DICOM files, as hospitals export them, with labels from a table or from the names of its folders."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_header
+from cxrdist.cohort.likeness import folded
+from cxrdist.cohort.near_files import NearFiles
 from cxrdist.cohort.sources.folder import name_of
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage
 from cxrdist.cohort.sources.sheet import read_sheet
@@ -104,6 +107,8 @@ class _Labels:
 
     def __init__(self, place: Place, options: DicomLabels) -> None:
         self._by = options.by
+        self._files = place.folder.files
+        self._unlabelled: set[str] = set()
         self._names = Counter(name_of(path) for path in place.folder.files)
         self._label_of: dict[str, str] = {}
         self._table = ""
@@ -123,6 +128,8 @@ class _Labels:
         keys = {"file": (path, name_of(path)), "patient_id": (patient_id,), "pseudonym": (alias,)}[self._by]
         key = next((key for key in keys if key in self._label_of), None)
         if key is None:
+            if patient_id is not None:
+                self._unlabelled.add(patient_id)
             return None
         self._used.add(key)
         return self._label_of[key] or None
@@ -136,7 +143,21 @@ class _Labels:
         unused = len(self._label_of) - len(self._used)
         if not unused:
             return self._notes
-        return [*self._notes, f"{unused} of {len(self._label_of)} keys of {self._table!r} belong to no image"]
+        hint = self._hint([key for key in self._label_of if key not in self._used])
+        keys = f"{unused} of {len(self._label_of)} keys of {self._table!r} belong to no image"
+        return [*self._notes, f"{keys}; {hint}" if hint else keys]
+
+    def _hint(self, unused: Sequence[str]) -> str:
+        if self._by == "file":
+            return NearFiles(self._files).hint(unused)
+        # No id is said.
+        near = {folded(patient) for patient in self._unlabelled} & {folded(key) for key in unused}
+        if not near or self._by != "patient_id":
+            return ""
+        return (
+            f"{len(near)} of them are nearly PatientIDs of images without a label: 7, 007 and 7.0 are different, and "
+            "so are p7, P7 and P 7"
+        )
 
     def _read(self, path: Path, options: DicomLabels) -> None:
         sheet = read_sheet(path.parent, path.name)

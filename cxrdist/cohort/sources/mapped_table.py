@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from cxrdist.cohort.missing import known
+from cxrdist.cohort.near_files import NearFiles
 from cxrdist.cohort.schema import COHORT_SCHEMA, REQUIRED
 from cxrdist.cohort.sources.listing import Collector, Listing, Place, SourceImage, age_of, sex_of
 from cxrdist.cohort.sources.sheet import Row, read_sheet
@@ -43,25 +44,34 @@ def list_table(place: Place, options: TableOptions) -> Listing:
                 continue
             sheet.one_each(columns[key], columns[value], lambda text: str(PurePosixPath(text)))
     collector = Collector(place.folder)
+    there, missing = set(place.folder.files), []
     for number, row in zip(sheet.numbers, sheet.rows, strict=True):
         image = _image(place.name, place.folder.root, row, columns)
-        if image is None:
-            collector.leave(f"data row {number}", "has no image_id, or a path that leads out of the folder")
+        if isinstance(image, str):
+            collector.leave(f"data row {number}", image)
         else:
             collector.add(image)
+            if image.path not in there:
+                missing.append(image.path)
+    hint = NearFiles(there).hint(missing)
     return collector.listing(
         f"column {columns['patient_id']} of {options.table}" if "patient_id" in columns else "not known",
         sheet.columns,
-        sheet.notes,
+        [*sheet.notes, *([f"of files that are not there, {hint}"] if hint else [])],
     )
 
 
-def _image(source: str, root: Path, row: Row, columns: Mapping[str, str]) -> SourceImage | None:
+def _image(source: str, root: Path, row: Row, columns: Mapping[str, str]) -> SourceImage | str:
+    """The image of a row, or why there is none."""
     values = {name: known(row[column]) for name, column in columns.items()}
     image_id, path = values["image_id"], _inside(root, values["path"])
     mask = values.get("mask_path") and _inside(root, values["mask_path"])
-    if image_id is None or path is None or (values.get("mask_path") and mask is None):
-        return None
+    if image_id is None or values["path"] is None:
+        return "has no image_id or no path"
+    if any(PurePosixPath(values.get(name) or "").is_absolute() for name in ("path", "mask_path")):
+        return "has an absolute path; paths start at the source's folder"
+    if path is None or (values.get("mask_path") and mask is None):
+        return "has a path that leads out of the folder"
     return SourceImage(
         image_id=image_id,
         path=path,

@@ -1,5 +1,9 @@
 """Collections that come with a table of their images, metadata.csv."""
 
+from collections.abc import Iterable
+
+from cxrdist.cohort.near_files import NearFiles
+from cxrdist.cohort.sources.folder import Folder
 from cxrdist.cohort.sources.listing import Place, find_file
 from cxrdist.cohort.sources.sheet import Sheet, read_sheet
 from cxrdist.config.section import Section
@@ -25,3 +29,9 @@ def read_metadata(place: Place, options: MetadataOptions, collection: str, *colu
     sheet = read_sheet(place.folder.root, path)
     sheet.require(*columns)
     return path, sheet
+
+
+def notes_of_near(folder: Folder, listed: Iterable[str], table: str) -> list[str]:
+    """Return a sentence about listed files that are not there, where others of nearly the same names are."""
+    hint = NearFiles(folder.files).hint(sorted(set(listed) - set(folder.files)))
+    return [f"of the files that {table} lists and that are not there, {hint}"] if hint else []
