@@ -24,6 +24,8 @@ _MIME_TYPES = {
     ".jpeg": "image/jpeg",
     ".jpg": "image/jpeg",
     ".png": "image/png",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
     ".webp": "image/webp",
 }
 _TABLE_TYPES = {".csv": "text/csv", ".parquet": "application/x-parquet"}

@@ -20,10 +20,15 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from cxrdist.cohort.files import LIMITS, Limits, by, check_bytes, check_pixels, is_dicom, read_image_file
+from cxrdist.cohort.foreign import what_else_it_is
+from cxrdist.cohort.jpeg import load_jpeg
 from cxrdist.cohort.mask_values import lung_pixels
+from cxrdist.cohort.png import is_deep, load_png, read_deep
+from cxrdist.cohort.tiff import is_tiff, open_tiff
 from cxrdist.errors import ImageError
 
 __all__ = [
@@ -41,7 +46,7 @@ __all__ = [
 
 Equalize = Literal["none", "histogram", "clahe"]
 
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 """Raised whenever a file may become other pixels, or be refused, where it was not before: what was decoded is then
 decoded again."""
 
@@ -80,11 +85,12 @@ class Preprocessing:
 def decode_grey(data: bytes, preprocessing: Preprocessing, limits: Limits = LIMITS) -> NDArray[np.uint8]:
     """Return the image in `data` as [size, size] uint8.
 
-    JPEG, PNG or WebP of any colour mode; EXIF orientation is applied; transparent parts become black. Colour
-    becomes ITU-R 601 luma, as in Pillow. Grey of 16 bits is stretched from its own minimum and maximum to
-    0-255, because scanners write 10 or 12 bits into it and a fixed scale would leave those nearly black;
-    where minimum and maximum are equal, it becomes 0. Of an animation, the first frame is taken. DICOM becomes
-    grey as `cxrdist.cohort.dicom.decode_dicom` says.
+    JPEG, PNG or WebP of any colour mode, or TIFF of grey (`open_tiff`); EXIF orientation is applied; transparent parts
+    become black. Colour becomes ITU-R 601 luma, as in Pillow. Grey, or luma, of 16 bits is stretched from its own
+    minimum and maximum, without what is wholly transparent, to 0-255, because scanners write 10 or 12 bits into it and
+    a fixed scale would leave those nearly black; where minimum and maximum are equal, it becomes 0. Of an animation,
+    the first frame is taken. DICOM becomes grey as `cxrdist.cohort.dicom.decode_dicom` says. A file whose data end
+    before its pixels is refused: what its decoder would fill in is no image.
 
     Raises:
         ImageError: the reason, in words that follow the file's name ("is truncated: ...").
@@ -161,6 +167,9 @@ def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
         return dicom_size(data, limits)
     with _damage_as_image_error():
         image = _open(data, limits)
+        if isinstance(image, TiffImageFile):
+            # Pillow has turned its size already.
+            return image.size
         if isinstance(image, PngImageFile) and _png_orientation_may_follow(data):
             image.load()
         # Not PngImageFile's own, which always decodes the pixels to read what may follow them.
@@ -193,12 +202,23 @@ def _dicom_grey(data: bytes, limits: Limits) -> Image.Image:
 
 def _open_grey(data: bytes, limits: Limits) -> Image.Image:
     """Return the oriented image in mode L."""
-    return _grey(_open_upright(data, limits))
+    image = _open(data, limits)
+    if isinstance(image, PngImageFile) and is_deep(data):
+        return _deep_grey(*read_deep(data))
+    return _grey(_upright(image, data))
 
 
 def _open_upright(data: bytes, limits: Limits) -> Image.Image:
-    image = _open(data, limits)
-    image.load()
+    return _upright(_open(data, limits), data)
+
+
+def _upright(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    if isinstance(image, JpegImageFile):
+        load_jpeg(image, data)
+    elif isinstance(image, PngImageFile):
+        load_png(image, data)
+    else:
+        image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -216,12 +236,12 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
         image = JpegImageFile(stream)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         image = WebPImageFile(stream)
-    elif data.startswith(b"version https://git-lfs"):
-        raise ImageError("is a Git LFS pointer, not an image")
+    elif is_tiff(data):
+        image = open_tiff(data, limits)
     elif is_dicom(data):
-        raise ImageError("is DICOM, not JPEG, PNG or WebP")
+        raise ImageError("is DICOM, not JPEG, PNG, TIFF or WebP")
     else:
-        raise ImageError("is not an image (JPEG, PNG, WebP or DICOM)")
+        raise ImageError(what_else_it_is(data))
     check_pixels(image.size, limits)
     return image
 
@@ -242,20 +262,29 @@ def _grey(image: Image.Image) -> Image.Image:
     return _grey_of_opaque(image)
 
 
+def _deep_grey(luma: NDArray[np.uint16], opacity: NDArray[np.uint16] | None) -> Image.Image:
+    if opacity is None:
+        return _stretched_grey(luma)
+    grey = _stretched_grey(luma, luma[opacity > 0])
+    return ImageChops.multiply(grey, Image.fromarray(np.rint(opacity / np.float32(257)).astype(np.uint8)))
+
+
 def _grey_of_opaque(image: Image.Image) -> Image.Image:
     if image.mode in ("1", "L", "LA", "RGB", "RGBA"):
         return image.convert("L")
     return image.convert("RGB").convert("L")
 
 
-def _stretched_grey(values: NDArray[Any]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
+def _stretched_grey(values: NDArray[Any], counted: NDArray[Any] | None = None) -> Image.Image:
+    """Return `values` [H, W] from the lowest to the highest of those that are counted, of any shape; all by default."""
+    counted = values if counted is None else counted
+    low, high = (float(counted.min()), float(counted.max())) if counted.size else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
         raise ImageError("has pixels that are not finite")
     if low == high:
         return Image.new("L", (values.shape[1], values.shape[0]), 0)
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
 
 
 def _to_square(grey: Image.Image, preprocessing: Preprocessing, limits: Limits) -> Image.Image:

@@ -11,18 +11,21 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
 from cxrdist.cohort.dicom_elements import NATIVE, PIXEL_DATA, UNDEFINED_LENGTH, DicomFile
 from cxrdist.cohort.files import by
+from cxrdist.cohort.jpeg import load_jpeg
 from cxrdist.errors import CxrdistError, ImageError
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
@@ -193,13 +196,24 @@ def _decompressed(frame: bytes, transfer_syntax: str, stream: _Codestream) -> Co
     if transfer_syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
         return _by_pydicom(encapsulate([frame]), transfer_syntax, size, stream.bits, "pillow", signed=stream.is_signed)
     if stream.bits == 8 and transfer_syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit):
-        return _by_pydicom(encapsulate([frame]), transfer_syntax, size, stream.bits, "pillow")
+        return _jpeg_of_8_bits(frame, size)
     # At an end before its marker, GDCM invents pixels and pyjpegls takes seconds to refuse them.
     if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageError("is truncated in its compressed pixels")
     if transfer_syntax in (uid.JPEGLSLossless, uid.JPEGLSNearLossless):
         return _by_pydicom(encapsulate([frame]), transfer_syntax, size, stream.bits, "pyjpegls")
     return _by_gdcm(frame, transfer_syntax, stream)
+
+
+def _jpeg_of_8_bits(frame: bytes, size: tuple[int, int]) -> Codes:
+    try:
+        image = JpegImageFile(BytesIO(frame))
+        if image.size != size:
+            raise ImageError("is damaged: its frame tells several sizes")
+        load_jpeg(image, frame)
+    except (OSError, ValueError, SyntaxError):
+        raise ImageError("is damaged: pillow cannot decode its pixels") from None
+    return np.asarray(image)
 
 
 def _by_pydicom(

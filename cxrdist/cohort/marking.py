@@ -12,9 +12,10 @@ from cxrdist.cohort.decode import Limits, Preprocessing, decode_image, image_siz
 from cxrdist.cohort.files import LIMITS, is_dicom
 from cxrdist.cohort.looks import Look, look_at
 from cxrdist.cohort.perceptual import ImageMarks, mark_image
+from cxrdist.cohort.tiff import is_tiff, open_tiff
 from cxrdist.errors import ImageError
 
-FileFormat = Literal["JPEG", "PNG", "WebP", "DICOM"]
+FileFormat = Literal["JPEG", "PNG", "WebP", "DICOM", "TIFF"]
 Problem = Literal["missing", "changed", "unreadable"]
 
 
@@ -126,5 +127,7 @@ def _form(data: bytes, limits: Limits) -> tuple[FileFormat, int]:
     if data.startswith(b"\x89PNG"):
         # Of the chunk IHDR, which comes first.
         return "PNG", data[24]
+    if is_tiff(data):
+        return "TIFF", 16 if open_tiff(data, limits).mode.startswith("I") else 8
     # JPEG of more bits is not decoded, and WebP has none.
     return ("WebP" if data.startswith(b"RIFF") else "JPEG"), 8

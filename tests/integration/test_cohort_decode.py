@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from cxrdist.cohort.decode import Limits, Preprocessing, decode_grey, decode_image, decode_mask, read_image_file
 from cxrdist.errors import ImageError
+from tests.unit.dicom_examples import codes_of, dicom_file
 
 ORIGINALS = Path(__file__).resolve().parents[2] / ".." / "shared" / "cxr" / "originals"
 MASK_CASES = ORIGINALS.parents[1] / "cases" / "masks"
@@ -46,11 +47,11 @@ def rotated(orientation):
     return exif
 
 
-def png_header(width, height, bit_depth=8, idat=b"\0"):
+def png_header(width, height, bit_depth=8, idat=b"\0", colour_type=0):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, bit_depth, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(idat)) + chunk(b"IEND", b"")
 
 
@@ -127,6 +128,56 @@ def test_16_bit_grey_fills_the_range_whatever_its_depth():
         np.testing.assert_array_equal(decode_grey(encoded(Image.fromarray(values)), NATIVE), np.asarray(grey()))
 
 
+def png_of_16_bits(samples):
+    """[H, W] or [H, W, channels] uint16; each row is filtered by another of the five filters."""
+    height, width, channels = samples.shape
+    lines = samples.astype(">u2").view(np.uint8).reshape(height, -1).astype(np.int64)
+    step = 2 * channels
+    left, above = np.zeros_like(lines), np.zeros_like(lines)
+    left[:, step:], above[1:] = lines[:, :-step], lines[:-1]
+    corner = np.zeros_like(lines)
+    corner[1:, step:] = lines[:-1, :-step]
+    guess = left + above - corner
+    distances = np.abs(np.stack([guess - left, guess - above, guess - corner]))
+    paeth = np.choose(distances.argmin(axis=0), [left, above, corner])
+    predicted = np.stack([np.zeros_like(lines), left, above, (left + above) // 2, paeth])
+    rows = b"".join(
+        bytes([y % 5]) + ((lines[y] - predicted[y % 5, y]) % 256).astype(np.uint8).tobytes() for y in range(height)
+    )
+    return png_header(width, height, 16, rows, colour_type={1: 0, 2: 4, 3: 2, 4: 6}[channels])
+
+
+@pytest.mark.parametrize("highest", [1023, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_grey_is_the_same_however_many_channels_it_is_written_in(channels, highest):
+    values = np.rint(np.asarray(grey()) / 255 * highest).astype(np.uint16)
+    samples = np.repeat(values[..., None], channels, axis=2)
+    if channels in (2, 4):
+        samples[..., -1] = 65535
+    reference = np.rint(values / highest * 255)
+    np.testing.assert_array_equal(decode_grey(png_of_16_bits(samples), NATIVE), reference)
+
+
+def test_16_bit_colour_becomes_luma_and_what_is_transparent_does_not_count():
+    red, green, blue = (np.asarray(grey(seed=seed)).astype(np.uint16) * 16 for seed in (1, 2, 3))
+    opacity = np.full((48, 48), 65535, dtype=np.uint16)
+    opacity[:9] = 0
+    opacity[9:14] = 40_000
+    red[:9] = 65535
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    visible = luma[9:]
+    on_black = (luma - visible.min()) / np.ptp(visible) * 255 * opacity / 65535
+    decoded = decode_grey(png_of_16_bits(np.stack([red, green, blue, opacity], axis=-1)), NATIVE)
+    # As with 8 bits, the product with the opacity is rounded down.
+    np.testing.assert_allclose(decoded, on_black, atol=1.5)
+    assert not decoded[:9].any()
+    assert decoded[14:].max() - decoded[14:].min() > 200
+
+
+def test_16_bits_wholly_transparent_are_black():
+    assert not decode_grey(png_of_16_bits(np.dstack([codes_of((48, 48)), np.zeros((48, 48), np.uint16)])), NATIVE).any()
+
+
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_a_constant_image_is_valid(value):
     assert set(np.unique(decode_grey(encoded(Image.new("L", (9, 5), value)), STRETCH))) == {value}
@@ -174,8 +225,12 @@ def test_equalisation_is_opencvs_and_the_same_every_time():
         (b"", "is empty"),
         (b"A note about the patient.", "is not an image"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer, not an image"),
-        (encoded(grey(), "GIF"), r"is not an image \(JPEG, PNG, WebP or DICOM\)"),
-        (encoded(grey(), "TIFF"), "is not an image"),
+        (encoded(grey(), "GIF"), "is GIF, which is not decoded; save it as PNG"),
+        (encoded(grey(), "BMP"), "is BMP, which is not decoded"),
+        (encoded(grey(), "JPEG2000"), "is JPEG 2000, which is not decoded"),
+        (encoded(grey(), "JPEG2000", no_jp2=True), "is JPEG 2000, which is not decoded"),
+        (b"%PDF-1.7\n", "is a PDF, not an image"),
+        (dicom_file()[132:], "looks like DICOM without its first 132 bytes"),
         (encoded(grey(200, 200), "JPEG")[:900], "is truncated: "),
         (encoded(grey(200, 200))[:900], "is truncated: "),
         (encoded(colour(width=200, height=200), "WEBP")[:200], "is damaged: "),
@@ -319,6 +374,10 @@ VALID = [
     encoded(grey(40, 30), "JPEG", exif=rotated(6)),
     encoded(colour(width=40, height=30), "JPEG", progressive=True),
     encoded(colour(width=40, height=30), "WEBP", exif=rotated(6)),
+    encoded(grey(40, 30), "TIFF"),
+    encoded(Image.fromarray(codes_of((30, 40))), "TIFF", compression="tiff_lzw"),
+    png_of_16_bits(np.dstack([codes_of((30, 40))] * 2)),
+    png_of_16_bits(np.dstack([codes_of((30, 40))] * 4)),
 ]
 
 
@@ -365,7 +424,7 @@ def test_odd_real_files_decode_or_are_refused():
             assert 20 < decoded.mean() < 235, path.name
             assert decoded.std() > 10, path.name
     assert refused == {
-        "": "is not an image (JPEG, PNG, WebP or DICOM)",
+        "": "is not an image (JPEG, PNG, TIFF, WebP or DICOM)",
         ".png": "is a Git LFS pointer, not an image",
     }
 

@@ -261,9 +261,11 @@ def test_every_bad_file_is_found_with_its_reason_and_no_other(tmp_path):
         (file_of(radiograph(0) > 100), "PNG", 1, (48, 60)),
         (file_of(radiograph(0), "JPEG"), "JPEG", 8, (48, 60)),
         (file_of(radiograph(0), "WEBP"), "WebP", 8, (48, 60)),
+        (file_of(radiograph(0), "TIFF"), "TIFF", 8, (48, 60)),
+        (file_of(radiograph(0).astype(np.uint16) * 200, "TIFF"), "TIFF", 16, (48, 60)),
         (dicom_file(codes_of((40, 30), 12), 12), "DICOM", 12, (30, 40)),
     ],
-    ids=["grey", "16 bits", "1 bit", "jpeg", "webp", "dicom"],
+    ids=["grey", "16 bits", "1 bit", "jpeg", "webp", "tiff", "tiff of 16 bits", "dicom"],
 )
 def test_format_bits_and_size_are_those_of_the_file(data, form, bits, size):
     seen = mark_file(data, LIMITS, SHA)

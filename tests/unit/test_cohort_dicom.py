@@ -334,12 +334,12 @@ def test_a_file_is_decoded_by_the_function_for_all_images_whatever_its_name(tmp_
     np.testing.assert_array_equal(chunk.pixels, square[None])
     assert {bad.image_id: bad.reason for bad in chunk.failures} == {
         "colour.dcm": "is in colour (RGB)",
-        "other.dcm": "is not an image (JPEG, PNG, WebP or DICOM)",
+        "other.dcm": "is not an image (JPEG, PNG, TIFF, WebP or DICOM)",
     }
 
 
 def test_a_mask_cannot_be_dicom():
-    with pytest.raises(ImageError, match=r"^is DICOM, not JPEG, PNG or WebP$"):
+    with pytest.raises(ImageError, match=r"^is DICOM, not JPEG, PNG, TIFF or WebP$"):
         decode_mask(dicom_file(), Preprocessing(16), LIMITS, None)
 
 
