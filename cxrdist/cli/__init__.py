@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,13 @@ from cxrdist.cli.jobs import jobs, submit
 from cxrdist.cli.location import RunLocation
 from cxrdist.cli.lungs import lungs
 from cxrdist.cli.options import absolute, cache_option, execution_options, overrides, run_options, study_options
-from cxrdist.errors import CxrdistError
+from cxrdist.cli.output import ReaderGoneError, survive_readers
+from cxrdist.errors import CxrdistError, UserError, explanation
 from cxrdist.run.background import is_left_behind
 
 INTERRUPTED = 130
+UNREAD = 141
+"""As of a program that SIGPIPE ends."""
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -282,11 +284,9 @@ def main() -> None:
     # A thread of Ray Tune's that works on for a moment after its cluster was left would start another one. Ray reads
     # this when it is imported.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    survive_readers()
     status = _run()
     if is_left_behind():
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
         os._exit(status)
     sys.exit(status)
 
@@ -294,6 +294,8 @@ def main() -> None:
 def _run() -> int:
     try:
         code = cli.main(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -303,10 +305,14 @@ def _run() -> int:
     except (KeyboardInterrupt, click.Abort):
         _complain("Interrupted; what was done is kept, and the same command continues.")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has seen enough.
-        sys.stderr.close()
-        return 0
+    except ReaderGoneError:
+        return UNREAD
+    except OSError as error:
+        sentence = explanation(error)
+        if sentence is None:
+            raise
+        _complain(sentence)
+        return UserError.exit_status
     return code if isinstance(code, int) else 0
 
 

@@ -101,7 +101,7 @@ def build_command(
         return secret
 
     try:
-        with explained(f"The cache folder {str(cache)!r}", "set XDG_CACHE_HOME to another folder"):
+        with explained(f"The cache folder {str(cache)!r}", "set XDG_CACHE_HOME to another folder", cache):
             built = build_cohort(
                 recipe,
                 folders,
@@ -114,7 +114,7 @@ def build_command(
             )
     finally:
         display.end()
-    with explained(f"The manifest {str(target)!r}", "name another as --out"):
+    with explained(f"The manifest {str(target)!r}", "name another as --out", target.parent):
         verb = "is" if write_manifest(target, built.manifest) else "was already"
     say(f"{target} {verb} the manifest of {_summary(built)}.")
     say(f"Its paths start at {built.root}: give that folder as --images.")

@@ -93,7 +93,7 @@ def card_command(manifest: Path, images: Path, out: Path, stated: "Stated") -> N
 
     _check(stated)
     described = _describe(manifest, images)
-    with explained(f"The folder {str(out)!r}", "give another one as --out"):
+    with explained(f"The folder {str(out)!r}", "give another one as --out", out):
         store = Store(out)
         store.write_bytes(CARD, markdown_card(described, stated).encode())
         store.write_bytes(METADATA, json_bytes(croissant(described, stated)))

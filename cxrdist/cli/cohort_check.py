@@ -115,7 +115,7 @@ def check_command(
     try:
         with (
             _runner(executor, workers, address) as run_chunks,
-            explained(f"The cache folder {str(cache)!r}", "set XDG_CACHE_HOME to another folder"),
+            explained(f"The cache folder {str(cache)!r}", "set XDG_CACHE_HOME to another folder", cache),
         ):
             done = check_cohort(
                 manifest,
@@ -128,7 +128,7 @@ def check_command(
             )
     finally:
         display.end()
-    with explained(f"The folder {str(out)!r}", "give another one as --out"):
+    with explained(f"The folder {str(out)!r}", "give another one as --out", out):
         page = _write(done, out)
     _summarise(done, page)
 

@@ -77,7 +77,7 @@ def report_command(run_dir: str, *, partial: bool, cache: str | None) -> None:
 
 def phantoms_command(folder: Path, patients: int, size: int, seed: int, marker: str | None) -> None:
     """Draw phantoms."""
-    with explained(f"The folder {folder}", "choose another"):
+    with explained(f"The folder {folder}", "choose another", folder):
         manifest = draw_phantoms(
             folder, patients_per_class=patients, images_per_patient=(1, 3), size=size, seed=seed, marker=marker
         )
@@ -148,7 +148,7 @@ def write_report_of(store: Store, findings: Findings, *, keep: bool = False, cac
     if before.get("predictions", predictions) == predictions:
         with_pictures = replace(with_pictures, kept_pictures=kept_pictures(store, with_pictures, files))
     findings = replace(findings, results=with_pictures)
-    with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
+    with store.explained("make room or give the right to write"):
         store.write_json(layout.REPORT_MADE_FROM, {**before, "results": None, "files": files})
         if shown.made and shown.images:
             write_kept_images(store, plan, list(shown.images.values()))

@@ -59,7 +59,7 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
             for label, run in zip(labels, runs, strict=True)
         ]
     )
-    with explained(f"The folder {out}", "choose another with --out"):
+    with explained(f"The folder {out}", "choose another with --out", out):
         *_, page = write_sections(found.results, side_by_side_sections(found), out.resolve(), extent=found.extent)
     for sentence in (*found.results.warnings, *found.headline()):
         click.echo(sentence)

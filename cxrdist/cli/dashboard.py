@@ -26,7 +26,6 @@ def dashboard(target: str) -> None:
     from cxrdist.config.location import is_remote
     from cxrdist.run.context import read_study
     from cxrdist.run.dashboard import WORKSPACE, write_dashboard
-    from cxrdist.run.store import explained
 
     if is_remote(target) or Path(target).is_dir():
         store = existing_run(target)
@@ -35,7 +34,7 @@ def dashboard(target: str) -> None:
     else:
         study = load_study(Path(target))
         store = run_store(study)
-    with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
+    with store.explained("make room or give the right to write"):
         saved = write_dashboard(study, store)
     click.echo(f"workspace: {place(store, WORKSPACE)}")
     if saved.url:

@@ -35,7 +35,6 @@ from cxrdist.run.heatmaps import (
 )
 from cxrdist.run.inline import available_device
 from cxrdist.run.results import collect
-from cxrdist.run.store import explained
 from cxrdist.study.layout import HeatFiles
 from cxrdist.study.plan import Variant
 
@@ -67,7 +66,7 @@ def heatmaps_command(
     for image_id in images:
         _check_image(context, image_id)
     display = ConsoleDisplay(Console())
-    with explained(f"The run directory {store.where('')}", "make room or give the right to write"):
+    with store.explained("make room or give the right to write"):
         if images:
             _draw(context, list(dict.fromkeys(images)), chosen, target, method)
             return

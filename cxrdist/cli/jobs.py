@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from cxrdist.cli.help import OrderedGroup, WithExamples
+from cxrdist.cli.output import require_reader
 
 INTERRUPTED = 130
 
@@ -170,9 +171,14 @@ def stop(name: str, to: str, **options: Any) -> None:
         click.echo(f"job {name} is not running")
 
 
+def _show(text: str) -> None:
+    click.echo(text, nl=False)
+    require_reader()
+
+
 def _follow(server: Any, name: str, to: str, namespace: str | None) -> None:
     try:
-        status = server.follow(name, lambda text: click.echo(text, nl=False), click.echo)
+        status = server.follow(name, _show, click.echo)
     except KeyboardInterrupt:
         where = f"{to} --namespace {namespace}" if namespace else to
         click.echo(f"\nThe job goes on; `cxrdist jobs logs {name} --to {where} --follow` shows it again.")

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxrdist.cli.commands import existing_run
+from cxrdist.cli.output import require_reader
 from cxrdist.run.artefacts import DamagedError, read_json
 from cxrdist.run.context import read_plan
 from cxrdist.run.lock import Sign, Watch
@@ -45,6 +46,7 @@ def status_command(run_dir: str, *, watch: float | None = None) -> None:
     ) as live:
         while driver is not None:
             time.sleep(watch)
+            require_reader()
             driver = drivers.driver()
             live.update(_picture(store, _statuses(store, driver), driver, bars=True), refresh=True)
 

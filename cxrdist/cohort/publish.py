@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cxrdist.errors import UserError
+from cxrdist.errors import UserError, file_of, is_about
 
 _TEMPORARY = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.partial")
 
 
 @contextmanager
 def cache_errors(cache: Path) -> Iterator[None]:
-    """Turn a full disk, missing rights and the like into a `UserError` that names `cache`."""
+    """Turn a full disk, missing rights and the like into a `UserError` that names `cache`, but for other files."""
     try:
         yield
     except OSError as error:
+        if file_of(error) is not None and not is_about(error, cache):
+            raise
         raise UserError(
             f"The cache folder {str(cache)!r} cannot be written ({error.strerror or error}); free space there, or set "
             "execution.cache to another folder."

@@ -18,11 +18,11 @@ from cxrdist.run.board import Event, Outcome
 from cxrdist.run.context import Plan, feature_file, feature_folder, read_features
 from cxrdist.run.inline import InlineExecutor, required_device
 from cxrdist.run.lock import RunLock
-from cxrdist.run.object_store import open_cache
-from cxrdist.run.plan_file import write_plan
+from cxrdist.run.object_store import explained_cache, open_cache
+from cxrdist.run.plan_file import cache_of, write_plan
 from cxrdist.run.prepare import Prepared, prepare, with_choices
 from cxrdist.run.results import Job, forget_damaged, has_diverged, is_done
-from cxrdist.run.store import Store, explained
+from cxrdist.run.store import Store
 from cxrdist.run.sweep import Choice, Sweep, TrialEvent, known_choice, make_choices, write_choice
 from cxrdist.run.sweep_inline import InlineSweeper
 from cxrdist.run.sweep_plan import write_search
@@ -124,7 +124,8 @@ def run_sweep(study: Study, store: Store, display: Display) -> list[Choice]:
 @contextmanager
 def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Prepared, "Tools"]]:
     with ExitStack() as stack:
-        stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
+        stack.enter_context(store.explained("choose another with --run-dir"))
+        stack.enter_context(explained_cache(cache_of(study.execution)))
         store.create()
         stack.enter_context(RunLock(store, display.say))
         tools = open_tools(study.execution, stack, ranks=study.training.gpus_per_fold)

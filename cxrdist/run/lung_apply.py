@@ -22,6 +22,7 @@ from cxrdist.lungs.quality import MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.driver import Display, open_tools
 from cxrdist.run.masks import network_masks
+from cxrdist.run.object_store import explained_cache
 from cxrdist.run.plan_file import cache_of
 from cxrdist.run.store import Store, explained
 
@@ -48,11 +49,12 @@ def apply_lungs(
         UserError: the manifest, the images, the weights or the folder do not allow it.
     """
     with ExitStack() as stack:
-        stack.enter_context(explained(f"The folder {out}", "choose another with --out"))
+        stack.enter_context(explained(f"The folder {out}", "choose another with --out", out))
         tools = open_tools(execution, stack)
         found = LungWeights.find(weights, "--weights")
         cohort = load_cohort(manifest, images, None)
         cache = cache_of(execution)
+        stack.enter_context(explained_cache(cache))
         shards = prepare_shards(
             cohort,
             Preprocessing(SIDE),

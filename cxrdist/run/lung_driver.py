@@ -20,9 +20,10 @@ from cxrdist.run.board import Outcome
 from cxrdist.run.driver import Display, open_tools, settle_failures
 from cxrdist.run.lock import RunLock
 from cxrdist.run.lung_plan import FINAL, LungPlan, MaskedSet, plan_lung_jobs
+from cxrdist.run.object_store import explained_cache
 from cxrdist.run.plan_file import cache_of
 from cxrdist.run.results import forget_damaged, has_diverged, is_done
-from cxrdist.run.store import Store, explained
+from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Part, make_folds
@@ -70,7 +71,8 @@ def train_lungs(training: LungTraining, store: Store, display: Display) -> LungS
         UserError: the manifests, the images, the run directory or the cluster do not allow it.
     """
     with ExitStack() as stack:
-        stack.enter_context(explained(f"The run directory {store.where('')}", "choose another with --run-dir"))
+        stack.enter_context(store.explained("choose another with --run-dir"))
+        stack.enter_context(explained_cache(cache_of(training.execution)))
         store.create()
         stack.enter_context(RunLock(store, display.say))
         tools = open_tools(training.execution, stack)

@@ -5,14 +5,14 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxrdist.config.location import absolute_location, is_remote, join, own_folder, parse_bucket
 from cxrdist.errors import UserError
 from cxrdist.run.bucket import Bucket
-from cxrdist.run.store import Store, whole_file
+from cxrdist.run.store import Store, explained, whole_file
 
 PATIENCE_SECONDS = 300.0
 """How long a store that does not answer, or answers with errors, is asked again."""
@@ -59,6 +59,13 @@ def user_cache() -> Path:
     return own_folder("XDG_CACHE_HOME", ".cache") / "cxrdist"
 
 
+def explained_cache(cache: Store) -> AbstractContextManager[None]:
+    """Turn what the system refuses of a cache's files into one sentence."""
+    if isinstance(cache, ObjectStore):
+        return cache.explained("")
+    return explained(f"The cache folder {str(cache.root)!r}", "set execution.cache to another folder", cache.root)
+
+
 class ObjectStore(Store):
     """A prefix of a bucket; what is needed as a file is copied to this machine, as a whole and once.
 
@@ -100,6 +107,12 @@ class ObjectStore(Store):
         self.root.mkdir(parents=True, exist_ok=True)
         if not self._bucket.is_there():
             raise UserError(f"{self.where('')} is in a bucket that does not exist: make it, or correct its name.")
+
+    def explained(self, remedy: str) -> AbstractContextManager[None]:
+        """Turn what the system refuses of the copies on this machine into one sentence; `remedy` is for folders."""
+        what = f"The folder {str(self._node_cache)!r} of copies from {self.where('')}"
+        own = "execution.node_cache" if self._keeps else "XDG_CACHE_HOME"
+        return explained(what, f"set {own} to another folder", self._node_cache)
 
     def sub(self, name: str) -> Store:
         """Return the store of what lies in a folder of this one."""

@@ -1,22 +1,18 @@
 """Artefacts by name: written as a whole or not at all, in a folder here, or in an object store elsewhere."""
 
-import errno
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxrdist.errors import UserError
+from cxrdist.errors import UserError, is_about, refusal
 from cxrdist.study.fingerprint import fingerprint
 
 CHECKSUM = "checksum"
 """Last key of JSON artefacts: hash of all the others."""
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Store:
@@ -37,6 +33,10 @@ class Store:
     def create(self) -> None:
         """Make sure that artefacts can be written."""
         self.root.mkdir(parents=True, exist_ok=True)
+
+    def explained(self, remedy: str) -> AbstractContextManager[None]:
+        """Turn what the system refuses of a run directory's files into one sentence, with what a person can do."""
+        return explained(f"The run directory {self.where('')}", remedy, self.root)
 
     def sub(self, name: str) -> "Store":
         """Return the store of what lies in a folder of this one."""
@@ -157,18 +157,29 @@ def whole_file(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            # A write into an open file does not say which.
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def explained(what: str, remedy: str) -> Iterator[None]:
-    """Turn a full disk or a missing right into one sentence for the user."""
+def explained(what: str, remedy: str, root: Path) -> Iterator[None]:
+    """Turn what the system refuses of the files of one folder into one sentence for the user.
+
+    An error of another file goes on as it is, to whoever knows what would help there.
+
+    Args:
+        what: the folder, for people.
+        remedy: what they can do about it.
+        root: the folder, or a file.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise UserError(f"{what} is full ({error.strerror}); free some room or {remedy}, and run again.") from None
-        if error.errno in _NO_RIGHT or isinstance(error, (NotADirectoryError, FileNotFoundError, FileExistsError)):
-            raise UserError(f"{what} cannot be written ({error.strerror}); {remedy}.") from None
-        raise
+        if not is_about(error, root):
+            raise
+        raise UserError(refusal(error, what, remedy)) from None

@@ -195,6 +195,15 @@ def test_a_full_disk_loses_nothing(workplace: Workplace, undisturbed: dict[str, 
     assert workplace.results("run") == undisturbed
 
 
+def test_a_study_outlives_who_reads_its_output(workplace: Workplace, undisturbed: dict[str, bytes]) -> None:
+    process = workplace.start(*workplace.arguments())
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=400) == 0
+    assert workplace.results("run") == undisturbed
+
+
 def test_two_drivers_do_not_share_a_run_directory(command: Command, workplace: Workplace) -> None:
     # Longer than this process may need to come so far.
     process = workplace.start(*workplace.arguments("--set", "training.epochs=100000"))
