@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +21,8 @@ from cxrdist.report.results import Results
 from cxrdist.report.sections import Findings
 from cxrdist.run import dashboard
 from cxrdist.run.context import read_plan
-from cxrdist.run.store import Store
-from tests.integration.conftest import run_here
+from cxrdist.run.store import Store, parse_json
+from tests.integration.conftest import assert_one_sentence, run_here
 
 STUDY = """\
 name: damaged
@@ -54,6 +55,7 @@ SWAPPED = {
     "masks.json": "quarantine.json",
     "mask_examples.arrow": "cohort.arrow",
     "audit/audit.json": "masks.json",
+    "shown_images.arrow": "mask_examples.arrow",
     "heatmaps/segmented-resnet34.arrow": "heatmaps/whole-resnet34.arrow",
     **{
         f"{JOB}/{name}": f"jobs/segmented-resnet34/fold-0/{name}"
@@ -68,7 +70,12 @@ SWAPPED = {
 }
 """One file of each kind, and one of the same kind, or near it, that is put in its place."""
 
-OPTIONAL = ("audit/audit.json", "heatmaps/segmented-resnet34.arrow", f"{JOB}/model.safetensors")
+OPTIONAL = (
+    "audit/audit.json",
+    "heatmaps/segmented-resnet34.arrow",
+    "shown_images.arrow",
+    f"{JOB}/model.safetensors",
+)
 """What a run need not have: removed, it is as if it had never been made."""
 OF_OPTIONAL = ("audit", "heat_shares", "images", "warnings")
 """What a report shows of them."""
@@ -153,8 +160,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, one_threa
     return folder
 
 
-def run_study(folder: Path, run: Path) -> tuple[int, str]:
-    return run_here("run", str(folder / "study.yaml"), "--run-dir", str(run))
+def run_study(folder: Path, run: Path, *more: str) -> tuple[int, str]:
+    """Run the study of a folder."""
+    return run_here("run", str(folder / "study.yaml"), "--run-dir", str(run), *more)
 
 
 @pytest.fixture
@@ -283,3 +291,72 @@ def test_run_does_again_what_is_damaged_says_so_and_comes_to_the_same(
         assert files_of(run, pattern) == files_of(finished / "run", pattern)
     assert show("status", run).status == 0
     assert (run / name).read_bytes() != b""
+
+
+@pytest.fixture
+def cache(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the cache to spoil."""
+    return Path(shutil.copytree(finished / "cache", tmp_path / "cache"))
+
+
+def spoil(path: Path, how: str) -> None:
+    """Damage a file of numbers where these are."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content if how == "one byte" else content[: len(content) * 2 // 3])
+
+
+@pytest.mark.parametrize("how", ["cut", "one byte"])
+def test_a_damaged_cache_is_made_again_and_changes_no_prediction(
+    how: str, finished: Path, run: Path, cache: Path
+) -> None:
+    (run / JOB / "done.json").unlink()
+    for pattern in ("features/*/*.arrow", "masks/*.arrow", "shards/*/part-*.arrow"):
+        found = list(cache.glob(pattern))
+        assert found
+        for path in found:
+            spoil(path, how)
+    with undrawn():
+        status, output = run_study(finished, run, "--set", f"execution.cache={cache}")
+    assert status == 0, output
+    assert "they are made again" in output
+    assert "features/segmented-resnet34/0  done" in output
+    assert files_of(run, "jobs/*/*/*.parquet") == files_of(finished / "run", "jobs/*/*/*.parquet")
+    assert files_of(cache, "masks/*.arrow") == files_of(finished / "cache", "masks/*.arrow")
+
+
+@pytest.mark.parametrize("pattern", ["masks/*.arrow", "shards/*/part-*.arrow"])
+def test_heat_maps_are_not_made_of_damaged_images_or_masks(pattern: str, run: Path, cache: Path) -> None:
+    shutil.rmtree(run / "heatmaps")
+    for path in cache.glob(pattern):
+        spoil(path, "one byte")
+    result = run_here("heatmaps", str(run), "--cache", str(cache))
+    assert_one_sentence(result, 2, [pattern.partition("/")[0], "was changed"])
+
+
+def test_a_damaged_checkpoint_is_said_and_the_job_starts_anew(finished: Path, run: Path) -> None:
+    (run / JOB / "done.json").unlink()
+    (run / JOB / "checkpoint.safetensors").write_bytes((run / JOB / "model.safetensors").read_bytes()[:-9])
+    with undrawn():
+        status, output = run_study(finished, run)
+    assert status == 0, output
+    assert f"{JOB}/checkpoint.safetensors is damaged: segmented-resnet34/fold-1 starts anew." in output
+    assert files_of(run, "jobs/*/*/*.parquet") == files_of(finished / "run", "jobs/*/*/*.parquet")
+
+
+def test_what_an_earlier_version_did_stays_done_and_shows_the_same(
+    finished: Path, whole: Mapping[str, Shown], run: Path
+) -> None:
+    for path in [run / "plan.json", *run.rglob("done.json"), *run.rglob("choice.json"), *run.rglob("search.json")]:
+        value = parse_json(path.read_bytes())
+        noted = value.pop("artefacts", {})
+        value.pop("made_from", None)
+        if path.name == "done.json":
+            value["predictions_sha256"] = noted["predictions.parquet"]
+        path.write_text(json.dumps(value))
+    shown = show("report", run)
+    assert shown.status == 0, shown.output
+    assert shown.results == whole["report"].results
+    with undrawn():
+        assert "Nothing to train" in run_study(finished, run)[1]

@@ -25,6 +25,7 @@ from tests.integration.conftest import (
     Workplace,
     assert_one_sentence,
     rows_of,
+    run_here,
     wait_for,
     write_rows,
 )
@@ -119,6 +120,13 @@ def copied(trained: Training, tmp_path: Path) -> Training:
     """A copy of the training that a test may spoil."""
     shutil.copytree(trained.folder, tmp_path / "copy")
     return Training(tmp_path / "copy", trained.images)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "jobs/fold-0/done.json", "jobs/fold-0/predictions.parquet"])
+def test_a_damaged_file_of_a_training_is_named_by_its_status(copied: Training, name: str) -> None:
+    path = copied.folder / "run" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    assert_one_sentence(run_here("status", str(copied.folder / "run")), 2, [str(path), "start the run again"])
 
 
 def test_folds_and_the_final_network_are_shown_beside_the_paper(trained: Training) -> None:
