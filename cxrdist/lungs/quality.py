@@ -36,6 +36,10 @@ BORDER = 0.25
 0, 0, 0; Cohen 0, 0.10, 0.20; Kaggle 0, 0.09, 0.12. An inverted mask covers at least 0.80."""
 
 
+ALMOST_ALL = 0.9
+"""Share of implausible masks from which on they are no masks of the images' lungs: no policy helps then."""
+
+
 @dataclass(frozen=True)
 class MaskQuality:
     """What was measured of a mask, and what is implausible about it."""

@@ -14,6 +14,7 @@ from cxrdist.cohort.table import Cohort, load_cohort
 from cxrdist.config.models import ExecutionConfig
 from cxrdist.errors import UserError, first_few, one_of
 from cxrdist.lungs.inputs import SIDE
+from cxrdist.lungs.quality import ALMOST_ALL, judge_mask
 from cxrdist.lungs.segmenter import LungWeights, load_lung_net
 from cxrdist.lungs.train import LungRecipe
 from cxrdist.run.board import Outcome
@@ -125,6 +126,7 @@ def _prepare(training: LungTraining, display: Display, run_chunks: ChunkRunner |
         )
         for bad in shards.quarantine:
             display.say(f"{bad.path} is not used: it {bad.reason}.")
+        _refuse_wrong_masks(name, len(one), shards)
         sets.append(_masked_set(name, one, shards))
         if name == "training":
             used = set(shards.image_ids)
@@ -168,6 +170,23 @@ def _sample(cohort: Cohort, most: int, seed: int) -> Cohort:
                 keep |= rows
                 left -= int(rows.sum())
     return cohort.subset(keep)
+
+
+def _refuse_wrong_masks(name: str, n_images: int, shards: ShardSet) -> None:
+    """Refuse masks of which none can be used, or (almost) all are implausible."""
+    if not shards.image_ids:
+        reasons = first_few(f"{bad.path} {bad.reason}" for bad in shards.quarantine)
+        raise UserError(f"None of the {n_images} {name} images can be used with its mask: {reasons}.")
+    faulty = []
+    for row, image_id in enumerate(shards.image_ids):
+        faults = judge_mask(shards.take_masks(np.array([row], dtype=np.int64))[0]).faults
+        faulty += [f"{image_id} {faults[0]}"] if faults else []
+    if len(faulty) >= ALMOST_ALL * len(shards.image_ids):
+        raise UserError(
+            f"{len(faulty)} of {len(shards.image_ids)} masks of the {name} images are implausible "
+            f"({first_few(faulty)}); look at the files of mask_path, in which both lungs must be bright, at the places "
+            "where they are in the images."
+        )
 
 
 def _masked_set(name: str, cohort: Cohort, shards: ShardSet) -> MaskedSet:

@@ -19,7 +19,7 @@ from cxrdist.cohort.table import Cohort
 from cxrdist.config.location import is_remote
 from cxrdist.config.models import LungsConfig, Study
 from cxrdist.errors import UserError, first_few
-from cxrdist.lungs.quality import MaskQuality, judge_mask
+from cxrdist.lungs.quality import ALMOST_ALL, MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
 from cxrdist.run.artefacts import AGAIN, DamagedError, map_arrow, whole, write_arrow
 from cxrdist.run.masks import known_masks, network_masks
@@ -30,8 +30,6 @@ Origin = Literal["files", "network"]
 IMPLAUSIBLE = "has a lung mask that"
 """How the reason begins for which an image is dropped."""
 
-_ALMOST_ALL = 0.9
-"""Share of implausible masks from which on they are no masks of the images' lungs: no policy helps then."""
 _BLOCK = 256
 _EXAMPLES_PER_SOURCE = 4
 _MOST_FAULTY_SHOWN = 40
@@ -121,7 +119,7 @@ def judge_masks(config: LungsConfig, origin: Origin, found: NDArray[np.uint8], s
     """
     quality = [judge_mask(mask) for block in _blocks(found) for mask in unpack_masks(block, shards.pixels.side)]
     names = [f"{i} {one.faults[0]}" for i, one in zip(shards.image_ids, quality, strict=True) if one.faults]
-    if names and len(names) >= _ALMOST_ALL * len(quality):
+    if names and len(names) >= ALMOST_ALL * len(quality):
         remedy = {
             "files": "look at the files of mask_path, in which the lungs must be bright, at the places where they are "
             "in the images, or set lungs.masks to 'network'",

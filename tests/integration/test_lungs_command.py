@@ -105,6 +105,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder, training, "training.csv")
     write_rows(folder, others, "others.csv")
     write_rows(folder, [{**row, "mask_path": ""} for row in training], "bare.csv")
+    write_rows(folder, [{**row, "mask_path": row["path"]} for row in training], "pictures.csv")
+    for row in training:
+        with Image.open(folder / row["mask_path"]) as mask:
+            mask.paste(0, (32, 0, 64, 64))
+            mask.save(folder / row["mask_path"].replace(".png", "-half.png"))
+    halves = [{**row, "mask_path": row["mask_path"].replace(".png", "-half.png")} for row in training]
+    write_rows(folder, halves, "halves.csv")
     return folder
 
 
@@ -340,12 +347,17 @@ def test_masks_are_written_as_files_and_none_is_computed_twice(
         (["--with-heart", "hospital_c"], ["--with-heart is 'hospital_c'", "hospital_a, hospital_b"]),
         (["--cohort", "IMAGES/bare.csv"], ["bare.csv", "mask_path"]),
         (["--cohort", "IMAGES/none.csv"], ["none.csv"]),
+        (["--cohort", "IMAGES/pictures.csv"], ["None of the 6 training images can be used", "mask: has ", " values ("]),
+        (["--cohort", "IMAGES/halves.csv"], ["6 of 6 masks of the training images are implausible", "mask_path"]),
         (["--folds", "4"], ["4 parts", "--folds", "hospital_b"]),
         (["--folds", "0", "--hold-out", "0.2"], ["5 parts", "--hold-out", "hospital_a"]),
         (["--init", "IMAGES/none.safetensors"], ["--init is", "none.safetensors", "'builtin'"]),
         (["--test", "IMAGES/others.csv"], ["'others'", "--test"]),
     ],
-    ids=["one-fold", "small", "heart", "no-masks", "no-manifest", "few", "few-held-out", "no-weights", "same-name"],
+    ids=[
+        *("one-fold", "small", "heart", "no-masks", "no-manifest", "pictures-as-masks", "half-masks"),
+        *("few", "few-held-out", "no-weights", "same-name"),
+    ],
 )
 def test_a_mistake_gets_one_sentence(
     command: Command, images: Path, tmp_path: Path, more: list[str], words: list[str]
