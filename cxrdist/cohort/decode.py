@@ -127,7 +127,7 @@ def decode_mask(
             inside, or of another aspect ratio than its image's (by more than 2 %).
     """
     with _damage_as_image_error():
-        image = _open_upright(data, limits)
+        image = _open_mask(data, limits)
         if expected_size is not None and _aspect_differs(image.size, expected_size):
             raise ImageError(
                 f"has {by(image.size)} pixels, another aspect ratio than its image with {by(expected_size)}"
@@ -152,7 +152,7 @@ def read_lungs(data: bytes, limits: Limits) -> NDArray[np.bool_]:
         ImageError: as `decode_grey` and `lung_pixels`.
     """
     with _damage_as_image_error():
-        return lung_pixels(_open_upright(data, limits))
+        return lung_pixels(_open_mask(data, limits))
 
 
 def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
@@ -208,8 +208,15 @@ def _open_grey(data: bytes, limits: Limits) -> Image.Image:
     return _grey(_upright(image, data))
 
 
-def _open_upright(data: bytes, limits: Limits) -> Image.Image:
-    return _upright(_open(data, limits), data)
+def _open_mask(data: bytes, limits: Limits) -> Image.Image:
+    """Return the oriented image in a mode that keeps its values."""
+    image = _open(data, limits)
+    if isinstance(image, PngImageFile) and is_deep(data):
+        luma, opacity = read_deep(data)
+        seen = luma if opacity is None else np.where(opacity > 0, luma, np.uint16(0))
+        # A shape may be drawn in black, by its opacity alone.
+        return Image.fromarray(seen if opacity is None or seen.any() else opacity)
+    return _upright(image, data)
 
 
 def _upright(image: ImageFile.ImageFile, data: bytes) -> Image.Image:

@@ -86,6 +86,8 @@ def test_the_shape_of_the_four_class_papers_files_tells_the_class_as_it_is_known
     # Logistic regression is right for 50 %, always the same class for 27 %.
     assert scores["aspect ratio"].accuracy == pytest.approx(0.50, abs=0.02)
     assert scores["aspect ratio"].majority == pytest.approx(0.27, abs=0.005)
+    assert scores["spread of grey values"].accuracy == pytest.approx(0.455, abs=0.02)
+    assert check.odd == []
     doubts = " ".join(finding.sentence for finding in check.findings)
     assert "All 532 images of class normal come from one source (kaggle)" in doubts
     assert "Class covid19 shares no source with another class" in doubts

@@ -1,6 +1,8 @@
 """What is lung in a mask file: however a mask was saved, both lungs are found, and what is no mask is refused."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cxrdist.cohort.decode import read_lungs
+from cxrdist.cohort.files import LIMITS
 from cxrdist.cohort.mask_values import lung_pixels
 from cxrdist.errors import ImageError
 
@@ -80,6 +84,26 @@ def test_any_value_that_is_not_the_darkest_is_lung(levels):
 )
 def test_masks_of_all_modes_mark_both_lungs(image):
     np.testing.assert_array_equal(lung_pixels(image), LABELS > 0)
+
+
+def png_of_16_bits(samples):
+    """A PNG of samples [h, w, channels], which Pillow cannot write: grey with alpha, colour, or both."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 1), (1, None), (1, 1, 1, None), (0, 9000)])
+def test_masks_of_16_bits_in_colour_or_with_alpha_mark_both_lungs(factors):
+    opaque = np.full_like(LABELS, 65535, dtype=np.uint16)
+    planes = [opaque if factor is None else LABELS.astype(np.uint16) * factor for factor in factors]
+    np.testing.assert_array_equal(read_lungs(png_of_16_bits(np.dstack(planes)), LIMITS), LABELS > 0)
 
 
 @pytest.mark.parametrize("quality", [75, 90])
