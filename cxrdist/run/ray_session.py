@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -18,6 +18,11 @@ _ANSWER_SECONDS = 10.0
 
 _START_ATTEMPTS = 2
 """A busy machine may take longer to start Ray's processes than Ray waits for them."""
+
+_MOST_BYTES = 107
+"""Of a socket's path, on Linux."""
+_LONGEST_SOCKET = "sockets/dash_MetricsHead"
+"""In the folder of a session of Ray."""
 
 _TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -77,6 +82,8 @@ class RaySession:
     def _connect(self, options: dict[str, Any]) -> Any:
         if self._address is not None:
             _require_answer(self._address)
+        else:
+            require_room_for_sockets(os.environ, os.getpid())
         failure = ""
         for _ in range(_START_ATTEMPTS if self.is_local else 1):
             try:
@@ -125,6 +132,29 @@ class RaySession:
                 running.append(remote.remote(waiting.pop()))
             ready, running = ray.wait(running, num_returns=1)
             yield ray.get(ready[0])
+
+
+def require_room_for_sockets(environment: Mapping[str, str], pid: int) -> None:
+    """Refuse a temporary folder in which the names of Ray's sockets would be too long: Ray comes up in part, or not.
+
+    Args:
+        environment: variables, which name the folder.
+        pid: of the process that starts Ray.
+
+    Raises:
+        UserError: they would be; it says how long the folder's name may be.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in environment), None)
+    if variable is None:
+        return
+    folder = environment[variable]
+    below = f"/ray/session_2000-01-01_00-00-00_000000_{pid}/{_LONGEST_SOCKET}"
+    most, length = _MOST_BYTES - len(below), len(os.fsencode(folder))
+    if length > most:
+        raise UserError(
+            f"{variable} is {folder!r}, of {length} bytes, but Ray's sockets need a temporary folder whose name has at "
+            f"most {most}; set RAY_TMPDIR to a short one, such as RAY_TMPDIR=/tmp, or use --executor inline."
+        )
 
 
 def _require_answer(address: str) -> None:
