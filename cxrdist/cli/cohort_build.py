@@ -46,7 +46,8 @@ def build(
     """Build the manifest of a cohort from its sources, as they are on disk.
 
     RECIPE says which images of which sources are taken, and with which labels. The manifest is a table of ids, labels,
-    patients, files and their hashes, without pixels. What is not used is counted, with the reason.
+    patients, files and their hashes, without pixels. What is not used is counted, with the reason. A file that is there
+    is replaced only if it is a manifest that was built before and not changed since.
     """
     build_command(recipe, sources, out, salt_file, partial=partial, keep_ids=keep_ids)
 
@@ -63,11 +64,12 @@ def build_command(
     """Build a cohort, write its manifest, and say what came of it.
 
     Raises:
-        UserError: as of `cxrdist.cohort.build.build_cohort`.
+        UserError: as of `cxrdist.cohort.build.build_cohort` and `cxrdist.cohort.build_output.ManifestOutput`.
     """
     from rich.console import Console
 
-    from cxrdist.cohort.build import build_cohort, write_manifest
+    from cxrdist.cohort.build import build_cohort
+    from cxrdist.cohort.build_output import ManifestOutput
     from cxrdist.cohort.recipes import read_recipe
     from cxrdist.cohort.sources.salt import read_salt
     from cxrdist.config.location import own_folder
@@ -76,6 +78,7 @@ def build_command(
 
     recipe, folders = read_recipe(recipe_file), _folders(sources)
     target = out or Path(f"{recipe.name}.csv")
+    output = ManifestOutput(target, recipe, folders)
     cache = user_cache()
     console = Console()
     display = check_display(console)
@@ -115,7 +118,7 @@ def build_command(
     finally:
         display.end()
     with explained(f"The manifest {str(target)!r}", "name another as --out", target.parent):
-        verb = "is" if write_manifest(target, built.manifest) else "was already"
+        verb = "is" if output.write(built.manifest) else "was already"
     say(f"{target} {verb} the manifest of {_summary(built)}.")
     say(f"Its paths start at {built.root}: give that folder as --images.")
     if keep_ids:

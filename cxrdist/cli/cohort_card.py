@@ -63,7 +63,8 @@ def card(
 
     MANIFEST is a .csv or .parquet table, or a .yaml recipe. No image is opened. OUT/card.md has counts, how patients
     are told apart, and known doubts; OUT/croissant.json has the same as JSON-LD (mlcommons.org/croissant/1.0). What the
-    options do not state is not stated there either.
+    options do not state is not stated there either. Files that are there are replaced only if they were written so
+    before and not changed since.
     """
     from cxrdist.cohort.card import Stated
 
@@ -89,11 +90,14 @@ def card_command(manifest: Path, images: Path, out: Path, stated: "Stated") -> N
     """
     from cxrdist.cohort.card import markdown_card
     from cxrdist.cohort.card_croissant import croissant, json_bytes
+    from cxrdist.cohort.manifest import files_of_manifest
+    from cxrdist.outputs import Outputs
     from cxrdist.run.store import Store, explained
 
     _check(stated)
+    outputs = Outputs(out, [CARD, METADATA], option="--out", inputs=files_of_manifest(manifest, images))
     described = _describe(manifest, images)
-    with explained(f"The folder {str(out)!r}", "give another one as --out", out):
+    with explained(f"The folder {str(out)!r}", "give another one as --out", out), outputs.writing():
         store = Store(out)
         store.write_bytes(CARD, markdown_card(described, stated).encode())
         store.write_bytes(METADATA, json_bytes(croissant(described, stated)))

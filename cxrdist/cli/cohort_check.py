@@ -69,7 +69,8 @@ def check(
 
     MANIFEST is a .csv or .parquet table, or a .yaml recipe. Every file is opened, hashed and decoded; copies of one
     radiograph are found, and what tells the classes apart without the lungs is measured. OUT/index.html shows it, and
-    OUT/manifest.csv is the manifest with copies joined in group_id.
+    OUT/manifest.csv is the manifest with copies joined in group_id. OUT is a folder of its own, in which only what an
+    earlier check wrote is replaced.
 
     \b
     Exit status 1 where something must be put right first:
@@ -103,6 +104,9 @@ def check_command(
     from rich.console import Console
 
     from cxrdist.cohort.check_cohort import check_cohort
+    from cxrdist.cohort.check_write import LISTS
+    from cxrdist.cohort.manifest import files_of_manifest
+    from cxrdist.outputs import Outputs
     from cxrdist.run.object_store import user_cache
     from cxrdist.run.store import explained
 
@@ -110,6 +114,8 @@ def check_command(
         raise UserError(f"--address is {address!r}, which is about --executor ray; add it, or leave --address out.")
     if workers is not None and executor == "ray":
         raise UserError(f"--workers is {workers}, which is about --executor local; with ray, the cluster decides.")
+    read = files_of_manifest(manifest, images)
+    outputs = Outputs(out, [PAGE, *LISTS], option="--out", inputs=read, trees=[images])
     cache = user_cache()
     display = check_display(Console())
     try:
@@ -128,7 +134,7 @@ def check_command(
             )
     finally:
         display.end()
-    with explained(f"The folder {str(out)!r}", "give another one as --out", out):
+    with explained(f"The folder {str(out)!r}", "give another one as --out", out), outputs.writing():
         page = _write(done, out)
     _summarise(done, page)
 

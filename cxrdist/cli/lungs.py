@@ -117,7 +117,9 @@ def train(**options: Any) -> None:
     """
 )
 @_where
-@click.option("--out", type=_FOLDER, required=True, help="Folder of the masks: PNG files named like the images.")
+@click.option(
+    "--out", type=_FOLDER, required=True, help="Folder of their own for the masks: PNG files named like the images."
+)
 @click.option(
     "--weights",
     default="builtin",
@@ -127,7 +129,9 @@ def train(**options: Any) -> None:
 def apply(**options: Any) -> None:
     """Make the lung masks of a cohort as files; none is computed twice.
 
-    Writes a mask of each image's size, and masks.csv with what was measured of each and what is implausible.
+    Writes a mask of each image's size, and masks.csv with what was measured of each and what is implausible. Images
+    whose masks would have one name (x.png and x.jpg) have masks named by their whole names; masks.csv says which is
+    whose. No file is replaced but what an earlier run wrote.
     """
     from cxrdist.cli.lung_commands import apply_command
 

@@ -16,6 +16,8 @@ from cxrdist.cohort.duplicates import Pair
 from cxrdist.cohort.publish import temporary_sibling
 
 MANIFEST, QUARANTINE, COPIES, ODD = "manifest.csv", "quarantine.csv", "duplicates.csv", "odd_images.csv"
+LISTS = (MANIFEST, QUARANTINE, COPIES, ODD)
+"""What `write_lists` writes."""
 ROW = "row"
 """The problem of a row that no study accepts."""
 

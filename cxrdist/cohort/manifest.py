@@ -10,7 +10,7 @@ A table may also have the columns of OPTIONAL_EXTRA.
 """
 
 from collections.abc import Collection, ItemsView, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,13 @@ def open_manifest(file: Path, root: Path, classes: Collection[str] | None) -> Ma
             ".yaml recipe maps other tables."
         )
     return Manifest(file, file, table, {name: name for name in names}, {}, classes)
+
+
+def files_of_manifest(file: Path, root: Path) -> list[Path]:
+    """Return what is read: the file, and the table that it maps where it is a recipe without fault."""
+    with suppress(UserError):
+        return [file, open_manifest(file, root, None).location]
+    return [file]
 
 
 def read_manifest(manifest: Manifest) -> tuple[pa.Table, list[int]]:

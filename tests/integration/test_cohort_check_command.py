@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import cohort_check as benchmark
 from cxrdist.cohort.check_write import write_lists
+from cxrdist.outputs import RECORD
 from cxrdist.report.cohort_page import render_cohort_page
 from tests.integration.conftest import DEADLINE, assert_one_sentence, rows_of, write_rows
 from tests.integration.test_report_browser import BROWSER, browser, look_at  # noqa: F401 - a fixture
@@ -43,7 +44,7 @@ def faulty(tmp_path):
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != RECORD)
 
 
 def check(command, manifest, images, out, *more):

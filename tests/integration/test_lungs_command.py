@@ -333,7 +333,7 @@ def test_masks_are_written_as_files_and_none_is_computed_twice(
     code, output = command("lungs", "apply", *where, *kept, "--out", str(tmp_path / "second"))
     assert code == 0, output
     assert "lung masks\n" not in output.replace("Lung masks", "")
-    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*")]
+    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("[!.]*.*")]
     assert len(files) == 3
     for name in files:
         assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()

@@ -17,7 +17,7 @@ LEVELS = [
     {"lungs"},
     {"learn", "cohort"},
     {"study", "stats"},
-    {"config"},
+    {"config", "outputs"},
     {"errors", "machine"},
 ]
 READER_OF_YAML = "cxrdist.config.document"
