@@ -13,7 +13,7 @@ from cxrdist.config.location import home_folder, is_remote
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.config.sweep import SweepConfig
 from cxrdist.errors import CxrdistError
-from cxrdist.run.artefacts import DamagedError
+from cxrdist.run.artefacts import AGAIN, DamagedError
 from cxrdist.run.board import Event, Outcome
 from cxrdist.run.context import Plan, feature_file, feature_folder, read_features
 from cxrdist.run.inline import InlineExecutor, required_device
@@ -142,34 +142,35 @@ def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Pr
         yield prepared, tools
 
 
-def pending_units(store: Store, plan: Plan) -> list[Unit]:
+def pending_units(store: Store, plan: Plan, say: Callable[[str], None]) -> list[Unit]:
     """Return the fold jobs that are neither done nor known to diverge, and the features that they need."""
     jobs = [job for job in plan.jobs if not is_done(store, job) and not has_diverged(store, job)]
     wanted = {job.variant for job in jobs}
-    features = missing_features(plan, wanted)
+    features = missing_features(plan, wanted, say)
     needs = {v: frozenset(unit.key for unit in features if unit.variant == v) for v in wanted}
     return [Unit(unit.key, unit.cost) for unit in features] + [
         Unit(job.key, job.cost, needs[job.variant]) for job in jobs
     ]
 
 
-def missing_features(plan: Plan, variants: Collection[Variant]) -> list[FeatureJob]:
-    """Return the features of these variants that are not in the cache."""
+def missing_features(plan: Plan, variants: Collection[Variant], say: Callable[[str], None]) -> list[FeatureJob]:
+    """Return the features of these variants that are not in the cache; those that are damaged are said and removed."""
     cache = open_cache(plan.cache, plan.node_cache)
     wanted = [unit for unit in plan.features if unit.variant in variants]
     # One list instead of a question for each: of a large cohort there are thousands.
     there = {name for folder in {feature_folder(unit) for unit in wanted} for name in cache.names(folder)}
-    return [unit for unit in wanted if feature_file(unit) not in there or not _are_whole(cache, unit)]
+    return [unit for unit in wanted if feature_file(unit) not in there or not _are_whole(cache, unit, say)]
 
 
-def _are_whole(cache: Store, unit: FeatureJob) -> bool:
-    """Return whether features that are there are those that were written; what is damaged is removed."""
+def _are_whole(cache: Store, unit: FeatureJob, say: Callable[[str], None]) -> bool:
+    """Return whether features that are there are those that were written."""
     if is_remote(cache.location):
         # They came there as a whole, and would have to be copied to be looked at.
         return True
     try:
         read_features(cache.local(feature_file(unit)), unit, verify=True)
-    except DamagedError:
+    except DamagedError as error:
+        say(f"{str(error).removesuffix(f'; {AGAIN}.')}: it is made again.")
         cache.remove(feature_file(unit))
         return False
     return True
@@ -243,7 +244,7 @@ def _sweep(prepared: Prepared, config: SweepConfig, store: Store, tools: Tools, 
 def _compute_features(
     prepared: Prepared, variants: Collection[Variant], store: Store, tools: Tools, display: Display
 ) -> None:
-    units = [Unit(unit.key, unit.cost) for unit in missing_features(prepared.plan, variants)]
+    units = [Unit(unit.key, unit.cost) for unit in missing_features(prepared.plan, variants, display.say)]
     if not units:
         return
     display.begin(units, {})
@@ -261,7 +262,7 @@ def _work(prepared: Prepared, store: Store, executor: Executor, display: Display
     for job in plan.jobs:
         _forget_failure(store, job)
     forget_damaged(store, plan.jobs, display.say)
-    units = pending_units(store, plan)
+    units = pending_units(store, plan, display.say)
     fold_units = [unit for unit in units if unit.key in {job.key for job in plan.jobs}]
     outcomes: dict[str, Outcome] = {}
     if fold_units:

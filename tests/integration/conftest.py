@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import json
 import os
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from cxrdist.cohort.phantoms import draw_phantoms
-from cxrdist.run.store import Store
+from cxrdist.run.store import Store, parse_json
 
 Command = Callable[..., tuple[int, str]]
 """Runs the command line and returns its exit status and what it printed."""
@@ -145,10 +144,10 @@ def ray_processes(name: str) -> list[int]:
 
 def decided(files: Mapping[str, bytes]) -> dict[str, object]:
     """Everything that a sweep decided, by name of its files, without the time that it took."""
-    found = {}
+    found: dict[str, object] = {}
     for name, data in files.items():
         assert "progress" not in name, "a trial was left in work"
-        values = json.loads(data)
+        values = parse_json(data)
         values.pop("seconds", None)
         found[name] = values
     return found

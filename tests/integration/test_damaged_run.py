@@ -321,6 +321,7 @@ def test_a_damaged_cache_is_made_again_and_changes_no_prediction(
         status, output = run_study(finished, run, "--set", f"execution.cache={cache}")
     assert status == 0, output
     assert "they are made again" in output
+    assert output.count(": it is made again.") == 1
     assert "features/segmented-resnet34/0  done" in output
     assert files_of(run, "jobs/*/*/*.parquet") == files_of(finished / "run", "jobs/*/*/*.parquet")
     assert files_of(cache, "masks/*.arrow") == files_of(finished / "cache", "masks/*.arrow")
