@@ -21,7 +21,7 @@ from cxrdist.errors import CxrdistError
 from cxrdist.report.audit import Audit, Verdict, audit_verdicts
 from cxrdist.run.audit import source_studies
 from cxrdist.run.prepare import divide, open_cohort
-from tests.integration.conftest import Command, Workplace, assert_one_sentence, rows_of, run_here, write_rows
+from tests.integration.conftest import Command, Workplace, assert_one_sentence, rows_of, run_here, vouch_for, write_rows
 
 CLASSES = ("normal", "covid19", "viral_pneumonia", "bacterial_pneumonia")
 
@@ -261,6 +261,7 @@ def test_the_cluster_that_is_joined_is_the_one_named_now(
     assert "address: null" in text
     (tmp_path / "study.yaml").write_text(text.replace("address: null", "address: 10.0.0.1:6379"))
     shutil.copy(clean.run / "plan.json", tmp_path)
+    vouch_for(tmp_path, "study.yaml")
     begun: list[Study] = []
 
     def begin(study: Study, *_: object) -> None:
