@@ -85,7 +85,7 @@ def fill_cache(cache: MarksCache, images: Path, scale: Scale) -> int:
             own = ImageMarks(digest_of(row), marks.phash, marks.dhash, marks.structure)
             status = path.stat()
             key = file_key(path_of(row), status.st_size, status.st_mtime_ns)
-            part.append((key, MarkedFile(digest_of(row), 256 + row % 50, 256, 8, "JPEG", own, look)))
+            part.append((key, MarkedFile(digest_of(row), 256 + row % 50, 256, 8, "JPEG", False, own, look)))
         cache.add(part)
     return copies
 

@@ -26,6 +26,8 @@ COLUMNS = (*COHORT_SCHEMA.names, *OPTIONAL_EXTRA)
 """Of the manifest, in this order."""
 
 _MOST_REASONS = 12
+_MOST_COUNTED = 50
+"""Reasons beyond those, of which no file is named."""
 _NO_LABEL = "has no label"
 
 
@@ -178,7 +180,10 @@ def _tell(name: str, unused: Mapping[str, Sequence[str]], on_note: Callable[[str
         on_note(f"{name}: {len(files)} not used ({first_few(files)}){each} {reason}.")
     others = reasons[_MOST_REASONS:]
     if others:
-        on_note(f"{name}: {sum(len(unused[reason]) for reason in others)} not used for {len(others)} other reasons.")
+        counts = "; ".join(f"{len(unused[reason])}: {reason}" for reason in others[:_MOST_COUNTED])
+        more = f"; and {len(others) - _MOST_COUNTED} reasons more" if len(others) > _MOST_COUNTED else ""
+        total = sum(len(unused[reason]) for reason in others)
+        on_note(f"{name}: {total} not used for {len(others)} other reasons ({counts}{more}).")
 
 
 def _selected(

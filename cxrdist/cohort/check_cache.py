@@ -21,7 +21,7 @@ from cxrdist.cohort.publish import temporary_sibling
 from cxrdist.study.fingerprint import Json, fingerprint
 
 FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of the files, and of what the marks and looks of an image are."""
 _KEY_BYTES = 16
 _NAME_DIGITS = 32
@@ -38,6 +38,7 @@ _SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("bits", pa.int16()),
         ("format", pa.int8()),
+        ("is_doubtful", pa.int8()),
         ("pixel_hash", pa.binary(32)),
         ("phash", pa.uint64()),
         ("dhash", pa.uint64()),
@@ -69,6 +70,8 @@ class FileFacts:
     """[m], of a sample."""
     format: NDArray[np.int8]
     """[m], index into FORMATS."""
+    is_doubtful: NDArray[np.int8]
+    """[m], 1 where a DICOM header says that this may be no radiograph of the chest, else 0."""
 
 
 class MarksCache:
@@ -136,7 +139,8 @@ class MarksCache:
 
     def facts(self, entries: Entries) -> FileFacts:
         """Return what was seen of the files of these entries [m]."""
-        return FileFacts(*(self._column(name, entries) for name in ("width", "height", "bits", "format")))
+        names = ("width", "height", "bits", "format", "is_doubtful")
+        return FileFacts(*(self._column(name, entries) for name in names))
 
     def looks(self, entries: Entries) -> Looks:
         """Return what the images of these entries [m] look like."""
@@ -201,6 +205,7 @@ def _batch_of(files: Sequence[tuple[Key, MarkedFile]]) -> pa.RecordBatch:
             file.height,
             file.bits,
             FORMATS.index(file.format),
+            int(file.is_doubtful),
             bytes.fromhex(file.marks.pixel_hash),
             file.marks.phash,
             file.marks.dhash,

@@ -7,6 +7,7 @@ from pathlib import Path
 from cxrdist.cohort.check_cache import MarksCache
 from cxrdist.cohort.check_copies import Copies, find_copies
 from cxrdist.cohort.check_doubts import (
+    about_body_parts,
     about_looks,
     about_names,
     about_patients,
@@ -82,6 +83,7 @@ def check_cohort(
         *about_names(table),
         *about_patients(table),
         *about_views(table),
+        *about_body_parts(table, files),
         *about_looks(table, files, odd),
         *about_sources(table),
         *about_shortcuts(table, shortcuts),

@@ -113,6 +113,19 @@ def about_views(table: CheckedTable) -> Iterator[Finding]:
         )
 
 
+def about_body_parts(table: CheckedTable, files: CheckedFiles) -> Iterator[Finding]:
+    """Yield the usable DICOM files whose headers do not say that they show the chest."""
+    rows = files.usable[files.facts.is_doubtful != 0]
+    if len(rows):
+        listed = first_few(f"data row {table.rows[row]}" for row in rows)
+        yield Finding(
+            "looks",
+            f"{counted(len(rows), 'DICOM file')} {'names' if len(rows) == 1 else 'name'} another part of the body than "
+            f"the chest, or nothing where it must be named, in BodyPartExamined ({listed}).",
+            "Look at them; nothing is wrong where the headers are.",
+        )
+
+
 def about_looks(table: CheckedTable, files: CheckedFiles, odd: Sequence[OddLook]) -> Iterator[Finding]:
     """Yield the usable images that look like no radiograph, and those that look like negatives."""
     remedy = "Look at them, and correct the files or leave them out."

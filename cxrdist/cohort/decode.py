@@ -46,7 +46,7 @@ __all__ = [
 
 Equalize = Literal["none", "histogram", "clahe"]
 
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 """Raised whenever a file may become other pixels, or be refused, where it was not before: what was decoded is then
 decoded again."""
 

@@ -19,7 +19,7 @@ _RADIOGRAPHY = ("CR", "DX", "RG", "DR")
 """DR is no modality of the standard, but some devices write it for DX."""
 _UNTOLD = (None, "SC", "OT")
 """Modalities of exports and of digitised films, among them radiographs."""
-_CHEST = re.compile("CHEST|THORAX|TORAX|TORACE|LUNG|CXR")
+_CHEST = re.compile("CHEST|THORAX|TORAX|TORACE|LUNG|PULM|CXR|PECHO|BRUSTKORB")
 _MORE_THAN_CHEST = re.compile("ABD|PELV|SPINE")
 
 _AGE = re.compile(r"(\d{1,3}) ?([YMWD]?)")
@@ -72,6 +72,8 @@ class DicomHeader:
     """M, F or O."""
     modality: str | None
     body_part: str | None
+    doubt: str | None
+    """Why this may be no radiograph of the chest, in words that follow the file's name; None where nothing says so."""
     view_position: str | None
     """ViewPosition as given, else what the view's code means; not guessed from descriptions, which may name people."""
     photometric_interpretation: str
@@ -102,7 +104,7 @@ def pseudonym(identifier: str, salt: bytes, prefix: str = "patient") -> str:
 def read_dicom_header(
     path: Path, salt: bytes, *, root: Path | None = None, keep_ids: bool = False, limits: Limits = LIMITS
 ) -> DicomHeader:
-    """Read the header of a chest radiograph, without its pixels.
+    """Read the header of a radiograph, without its pixels; whether it is of the chest, `doubt` says.
 
     Args:
         path: a DICOM file, whatever its name.
@@ -129,6 +131,7 @@ def read_dicom_header(
             sex=_sex(elements.text("PatientSex")),
             modality=elements.text("Modality"),
             body_part=elements.text("BodyPartExamined"),
+            doubt=doubt_of_chest(dicom),
             view_position=elements.text("ViewPosition") or _view_of_code(dicom),
             photometric_interpretation=elements.word("PhotometricInterpretation") or "",
             rows=elements.required("Rows"),
@@ -138,11 +141,10 @@ def read_dicom_header(
 
 
 def open_radiograph(stream: BinaryIO, limits: Limits, keywords: tuple[str, ...]) -> DicomFile:
-    """Read elements of a DICOM file as `open_dicom`, and refuse what is no grey radiograph of the chest.
+    """Read elements of a DICOM file as `open_dicom`, and refuse what cannot be a grey radiograph.
 
-    Accepted are the modalities CR, DX, RG and DR, where BodyPartExamined is empty or names the chest, in English or
-    as thorax; secondary captures, and files without a modality, only where it does name the chest. Lateral views are
-    accepted.
+    Accepted are the modalities CR, DX, RG and DR, and SC, OT and none, which radiographs may have after an export. What
+    part of the body it shows is not decided here: headers are often wrong about it (`doubt_of_chest`).
 
     Args:
         stream: the file from its first byte.
@@ -150,12 +152,14 @@ def open_radiograph(stream: BinaryIO, limits: Limits, keywords: tuple[str, ...])
         keywords: elements beside those that are checked.
 
     Raises:
-        ImageError: as `open_dicom`; also another modality or body part, several frames, colour, more pixels than the
-            limit, or an element that cannot be what it is.
+        ImageError: as `open_dicom`; also another modality, several frames, colour, more pixels than the limit, or an
+            element that cannot be what it is.
     """
     dicom = open_dicom(stream, limits, (*_CHECKED, *keywords))
     elements = dicom.elements
-    _check_subject(elements.text("Modality"), elements.text("BodyPartExamined"), dicom.sop_class)
+    modality = elements.text("Modality")
+    if modality not in _RADIOGRAPHY + _UNTOLD:
+        raise ImageError(f"is of the modality {(modality or '')[:16]!r}, not a radiograph (CR, DX, RG or DR)")
     frames = elements.number("NumberOfFrames")
     if frames not in (None, 1):
         raise ImageError(f"has {frames:g} frames, not one")
@@ -177,28 +181,31 @@ def open_radiograph(stream: BinaryIO, limits: Limits, keywords: tuple[str, ...])
     return dicom
 
 
-def _check_subject(modality: str | None, body_part: str | None, sop_class: str | None) -> None:
-    if modality not in _RADIOGRAPHY + _UNTOLD:
-        raise ImageError(f"is of the modality {(modality or '')[:16]!r}, not a radiograph (CR, DX, RG or DR)")
-    if body_part is not None and not _is_chest(body_part):
-        raise ImageError(f"is a radiograph of {body_part[:32]!r}, not of the chest")
-    is_capture = sop_class is not None and f"{sop_class}.".startswith(f"{uid.SecondaryCaptureImageStorage}.")
-    if body_part is None and (is_capture or modality in _UNTOLD):
-        what = (
-            "is a secondary capture"
-            if is_capture
-            else f"has the modality {modality}"
-            if modality
-            else "has no Modality"
-        )
-        raise ImageError(f"{what}, and no BodyPartExamined that names the chest")
+def doubt_of_chest(dicom: DicomFile) -> str | None:
+    """Return why a radiograph may not be of the chest, in words that follow the file's name, or None.
+
+    BodyPartExamined says so where it names another part, or chest and abdomen. Where it is empty, a secondary capture,
+    or a file without a modality of radiography, may be anything.
+    """
+    modality, body_part = dicom.elements.text("Modality"), dicom.elements.text("BodyPartExamined")
+    if body_part is not None:
+        plain = without_accents(body_part)
+        if _CHEST.search(plain) and not _MORE_THAN_CHEST.search(plain):
+            return None
+        return f"is a radiograph of {body_part[:32]!r}, not of the chest"
+    is_capture = dicom.sop_class is not None and f"{dicom.sop_class}.".startswith(
+        f"{uid.SecondaryCaptureImageStorage}."
+    )
+    if not is_capture and modality not in _UNTOLD:
+        return None
+    what = "is a secondary capture" if is_capture else f"has the modality {modality}" if modality else "has no Modality"
+    return f"{what}, and no BodyPartExamined that names the chest"
 
 
-def _is_chest(body_part: str) -> bool:
-    # Without accents.
+def without_accents(body_part: str) -> str:
+    """Return the name of a part of the body in capitals without accents."""
     letters = unicodedata.normalize("NFKD", body_part.upper())
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return _CHEST.search(plain) is not None and _MORE_THAN_CHEST.search(plain) is None
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _pseudonym_of_uid(identifier: str | None, salt: bytes, prefix: str) -> str | None:

@@ -207,7 +207,8 @@ def _markers(data: bytes) -> NDArray[np.int64]:
     places: NDArray[np.int64] = np.flatnonzero(values[:-1] == 0xFF)
     following = values[places + 1]
     is_marker = (following != 0) & (following != 0xFF) & ((following < 0xD0) | (following > 0xD7))
-    return places[is_marker]
+    markers: NDArray[np.int64] = places[is_marker]
+    return markers
 
 
 def _lacking(pixels: Image.Image) -> str:

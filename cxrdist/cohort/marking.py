@@ -53,6 +53,8 @@ class MarkedFile:
     bits: int
     """Of a sample."""
     format: FileFormat
+    is_doubtful: bool
+    """Whether a DICOM header says that this may be no radiograph of the chest."""
     marks: ImageMarks
     look: Look
 
@@ -113,21 +115,22 @@ def mark_file(data: bytes, limits: Limits, digest: str) -> MarkedFile:
     square, _ = decode_image(data, Preprocessing(side, "pad"), limits)
     top, left = (side - height) // 2, (side - width) // 2
     grey = np.ascontiguousarray(square[top : top + height, left : left + width])
-    form, bits = _form(data, limits)
-    return MarkedFile(digest, width, height, bits, form, mark_image(grey), look_at(grey))
+    form, bits, is_doubtful = _form(data, limits)
+    return MarkedFile(digest, width, height, bits, form, is_doubtful, mark_image(grey), look_at(grey))
 
 
-def _form(data: bytes, limits: Limits) -> tuple[FileFormat, int]:
-    """Return the format and the bits of a sample of an image that was decoded."""
+def _form(data: bytes, limits: Limits) -> tuple[FileFormat, int, bool]:
+    """Return the format, the bits of a sample, and whether it is doubtful, of an image that was decoded."""
     if is_dicom(data):
         # pydicom takes long to import, and few cohorts need it.
-        from cxrdist.cohort.dicom_header import open_radiograph
+        from cxrdist.cohort.dicom_header import doubt_of_chest, open_radiograph
 
-        return "DICOM", open_radiograph(BytesIO(data), limits, ("BitsStored",)).elements.required("BitsStored")
+        dicom = open_radiograph(BytesIO(data), limits, ("BitsStored",))
+        return "DICOM", dicom.elements.required("BitsStored"), doubt_of_chest(dicom) is not None
     if data.startswith(b"\x89PNG"):
         # Of the chunk IHDR, which comes first.
-        return "PNG", data[24]
+        return "PNG", data[24], False
     if is_tiff(data):
-        return "TIFF", 16 if open_tiff(data, limits).mode.startswith("I") else 8
+        return "TIFF", 16 if open_tiff(data, limits).mode.startswith("I") else 8, False
     # JPEG of more bits is not decoded, and WebP has none.
-    return ("WebP" if data.startswith(b"RIFF") else "JPEG"), 8
+    return ("WebP" if data.startswith(b"RIFF") else "JPEG"), 8, False

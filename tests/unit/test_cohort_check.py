@@ -573,6 +573,21 @@ def test_frontal_views_are_not_lateral(view):
     assert not is_lateral(view)
 
 
+def test_dicom_files_of_other_parts_of_the_body_are_counted_and_used(tmp_path):
+    folder = tmp_path / "images"
+    rows = draw_rows(folder)
+    for number, part in enumerate(["SKULL", None, "CHEST"]):
+        codes = radiograph(number).astype(np.uint16) * 16
+        data = dicom_file(codes, 12, Modality="CR" if part else None, BodyPartExamined=part)
+        image = add_image(folder, f"{number}.dcm", data)
+        rows[number] |= {"path": image["path"], "sha256": image["sha256"]}
+    check = checked(folder, rows)
+    assert len(check.files.usable) == len(rows)
+    (said,) = [finding.sentence for finding in check.findings if "BodyPartExamined" in finding.sentence]
+    assert said.startswith("2 DICOM files name another part of the body than the chest")
+    assert "(data row 1, data row 2)" in said
+
+
 # What is written
 
 

@@ -711,6 +711,60 @@ def test_ids_are_kept_where_that_was_asked_for(hospital):
     assert found.patients.startswith("PatientID as it is")
 
 
+@pytest.fixture
+def films(tmp_path):
+    parts = ["CHEST"] * 7 + ["SKULL", "Schädel", None]
+    files = {
+        f"sick/{n}.dcm": exam(
+            f"p{n}",
+            n,
+            BodyPartExamined=part,
+            Modality=None if part is None else "CR",
+            SpecificCharacterSet="ISO_IR 100",
+        )
+        for n, part in enumerate(parts)
+    }
+    return put(tmp_path / "films", files)
+
+
+@pytest.mark.parametrize(
+    ("body_parts", "used"),
+    [("any", 10), (["SKULL"], 8), (["skull", "SCHADEL"], 9), (["CHEST"], 7), (["SKULL", "KNEE"], 8)],
+)
+def test_a_recipe_says_which_parts_of_the_body_are_meant(films, body_parts, used):
+    found = listing("dicom", films, labels={"by": "folder"}, body_parts=body_parts)
+    assert len(found.images) == used
+    assert sum(len(paths) for paths in found.unused.values()) == 10 - used
+    if used == 7:
+        (note,) = found.notes
+        assert note == (
+            "3 of 10 radiographs with a label are not used, because BodyPartExamined does not say that they show the "
+            "chest, but 'SKULL' 1, 'Schädel' 1, nothing 1"
+        )
+
+
+def test_more_radiographs_of_other_parts_than_a_tenth_are_an_error_with_their_counts(films):
+    with pytest.raises(
+        UserError, match=r"h: 3 of 10 radiographs .*'SKULL' 1, 'Schädel' 1, nothing 1.*'body_parts: any'"
+    ):
+        listing("dicom", films, name="h", labels={"by": "folder"})
+    for name in ("8", "9"):
+        (films / f"sick/{name}.dcm").unlink()
+    for number in (20, 21):
+        put(films, {f"sick/{number}.dcm": exam(f"p{number}", number)})
+    found = listing("dicom", films, labels={"by": "folder"})
+    assert len(found.images) == 9
+    assert found.notes[0].startswith("1 of 10 radiographs with a label are not used")
+
+
+def test_radiographs_without_a_label_may_show_anything(films):
+    put(films.parent, {"labels.csv": "file,label\n0.dcm,flu\n"})
+    found = listing("dicom", films, labels={"by": "file", "table": "labels.csv"})
+    assert len(found.images) == 1
+    assert not found.notes
+    assert found.unused["is a radiograph of 'SKULL', not of the chest"] == ("sick/7.dcm",)
+
+
 def test_paths_that_hold_the_id_are_said(tmp_path):
     put(tmp_path, {"a/P77/1.dcm": exam("P77", 1), "a/P78/2.dcm": exam("P79", 2)})
     (note,) = listing("dicom", tmp_path, labels={"by": "folder"}).notes

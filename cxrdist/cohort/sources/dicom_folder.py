@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_header
+from cxrdist.cohort.dicom_header import DicomHeader, pseudonym, read_dicom_header, without_accents
 from cxrdist.cohort.likeness import folded
 from cxrdist.cohort.near_files import NearFiles
 from cxrdist.cohort.sources.folder import name_of
@@ -18,6 +18,8 @@ from cxrdist.config.section import Section
 from cxrdist.errors import ImageError, UserError
 
 _NO_LABEL = "has no label"
+_MOST_FOREIGN = 0.1
+"""Share of the radiographs with a label that may be left out for the part of the body that they name."""
 _AMBIGUOUS = "shares its name with other files, so that its whole path must stand in the table of labels"
 
 
@@ -44,18 +46,22 @@ class DicomOptions(Section):
     """How the folder is read."""
 
     labels: DicomLabels
+    body_parts: Literal["any"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    """What BodyPartExamined may say, beside the chest: one of these, whatever the case; or anything, or nothing."""
 
 
 def list_dicom(place: Place, options: DicomOptions) -> Listing:
     """List the chest radiographs with a label.
 
     Raises:
-        UserError: the table of labels cannot be read, or contradicts itself; or as `Place.salt`.
+        UserError: the table of labels cannot be read, or contradicts itself; or as `Place.salt`; or more than a tenth
+            of the radiographs with a label may not be of the chest, and `body_parts` does not say what is meant.
     """
     salt = place.salt()
     labels = _Labels(place, options.labels)
     collector = Collector(place.folder)
     seen: set[str] = set()
+    foreign: Counter[str] = Counter()
     n_telling = 0
     for path in place.each(place.folder.files):
         try:
@@ -66,6 +72,11 @@ def list_dicom(place: Place, options: DicomOptions) -> Listing:
             continue
         alias = pseudonym(header.patient_id, salt) if header.patient_id else None
         image = header.image_id or pseudonym(path, salt, "image")
+        if header.doubt is not None and not _is_meant(header, options):
+            collector.leave(path, header.doubt)
+            if labels.has(path, header.patient_id, alias):
+                foreign[repr(header.body_part[:32]) if header.body_part else "nothing"] += 1
+            continue
         label = labels.of(path, header.patient_id, alias)
         if label is None:
             collector.leave(path, _NO_LABEL)
@@ -78,6 +89,8 @@ def list_dicom(place: Place, options: DicomOptions) -> Listing:
             n_telling += header.patient_id is not None and header.patient_id in path
             collector.add(_image(place, path, image, label, header, header.patient_id if place.keep_ids else alias))
     notes = labels.notes()
+    if foreign:
+        notes.append(_about_foreign(place.name, foreign, len(seen), options))
     if n_telling and not place.keep_ids:
         notes.append(
             f"the paths of {n_telling} files hold their PatientID, and so will the manifest; rename files and folders "
@@ -85,6 +98,35 @@ def list_dicom(place: Place, options: DicomOptions) -> Listing:
         )
     patients = "PatientID as it is" if place.keep_ids else "pseudonyms of PatientID"
     return collector.listing(f"{patients}; where there is none, the study is the group", ("modality",), notes)
+
+
+def _is_meant(header: DicomHeader, options: DicomOptions) -> bool:
+    if options.body_parts is None or options.body_parts == "any":
+        return options.body_parts is not None
+    given = {without_accents(part).strip() for part in options.body_parts}
+    return header.body_part is not None and without_accents(header.body_part).strip() in given
+
+
+def _about_foreign(name: str, foreign: Counter[str], n_used: int, options: DicomOptions) -> str:
+    """Return a sentence about the radiographs with a label that are left out for what they show.
+
+    Raises:
+        UserError: they are more than a tenth, and the recipe does not say which parts of the body are meant.
+    """
+    left_out, of_all = foreign.total(), foreign.total() + n_used
+    counts = ", ".join(
+        f"{part} {count}" for part, count in sorted(foreign.items(), key=lambda item: (-item[1], item[0]))
+    )
+    sentence = (
+        f"{left_out} of {of_all} radiographs with a label are not used, because BodyPartExamined does not say that "
+        f"they show the chest, but {counts}"
+    )
+    if options.body_parts is None and left_out > _MOST_FOREIGN * of_all:
+        raise UserError(
+            f"{name}: {sentence}. That is more than {_MOST_FOREIGN:.0%}: if they do show it, write 'body_parts: any', "
+            "or a list of what it may say, beside 'labels' of the source; 'body_parts: [CHEST]' leaves them out."
+        )
+    return sentence
 
 
 def _image(place: Place, path: str, image: str, label: str, header: DicomHeader, patient_id: str | None) -> SourceImage:
@@ -125,14 +167,24 @@ class _Labels:
         """Return the label of a file, or None."""
         if self._by == "folder":
             return path.split("/")[0] if "/" in path else None
-        keys = {"file": (path, name_of(path)), "patient_id": (patient_id,), "pseudonym": (alias,)}[self._by]
-        key = next((key for key in keys if key in self._label_of), None)
+        key = self._key(path, patient_id, alias)
         if key is None:
             if patient_id is not None:
                 self._unlabelled.add(patient_id)
             return None
         self._used.add(key)
         return self._label_of[key] or None
+
+    def has(self, path: str, patient_id: str | None, alias: str | None) -> bool:
+        """Whether a file has a label; it need not be used."""
+        if self._by == "folder":
+            return "/" in path
+        key = self._key(path, patient_id, alias)
+        return key is not None and bool(self._label_of[key])
+
+    def _key(self, path: str, patient_id: str | None, alias: str | None) -> str | None:
+        keys = {"file": (path, name_of(path)), "patient_id": (patient_id,), "pseudonym": (alias,)}[self._by]
+        return next((key for key in keys if key in self._label_of), None)
 
     def is_ambiguous(self, path: str) -> bool:
         """Whether the label is told by a name that several files have."""

@@ -56,6 +56,9 @@ def list_rsna(place: Place, options: RsnaOptions) -> Listing:
             except ImageError as error:
                 collector.leave(path, str(error))
                 continue
+            if header.doubt is not None:
+                collector.leave(path, header.doubt)
+                continue
             collector.add(
                 SourceImage(
                     image_id=f"{place.name}/{name}",
