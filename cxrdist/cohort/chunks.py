@@ -3,8 +3,9 @@
 import hashlib
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -149,7 +150,8 @@ def run_on_cores(function: Callable[[C], R], chunks: Sequence[C], *, few: int = 
         for chunk in islice(queue, count):
             connection, theirs = context.Pipe()
             process: BaseProcess = context.Process(target=_serve, args=(function, theirs), daemon=True)
-            process.start()
+            with _undisturbed():
+                process.start()
             theirs.close()
             workers[connection] = process
             connection.send(chunk)
@@ -168,6 +170,27 @@ def run_on_cores(function: Callable[[C], R], chunks: Sequence[C], *, few: int = 
             connection.close()
             process.kill()
             process.join()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is being started, and from this one until it has: else both tell it at length."""
+    held: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, lambda number, _: held.append(number))
+    # What is held back here is so in the new process, too, and stays so.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def _first(ready: Sequence[object]) -> Connection:
