@@ -40,7 +40,9 @@ class NearFiles:
         if not pairs:
             return ""
         path, near = pairs[0]
-        return f"{len(pairs):,} of {len(missing):,} may be others that are there, such as {near!r} for {path!r}"
+        found = f"{len(pairs):,} of {len(missing):,} may be others that are there, such as {near!r} for {path!r}"
+        is_unseen = unicodedata.normalize("NFC", path) == unicodedata.normalize("NFC", near)
+        return f"{found} (accents are stored in two ways, composed and decomposed)" if is_unseen else found
 
 
 def hint_below(root: Path, missing: Sequence[str]) -> str:

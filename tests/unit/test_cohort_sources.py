@@ -603,6 +603,7 @@ def test_a_file_that_is_not_there_is_answered_with_the_nearest_that_is(tmp_path,
     ):
         (note,) = found.notes
         assert f"1 of 1 may be others that are there, such as {near!r} for '" in note
+        assert note.endswith("composed and decomposed)") is (there == "é.png")
 
 
 def test_several_or_no_files_of_nearly_a_name_are_no_hint():
