@@ -45,6 +45,7 @@ from cxrdist.config import (
 )
 from cxrdist.learn.models import build_head, build_trunk
 from cxrdist.learn.sources import IMAGENET_MEAN, IMAGENET_SD
+from cxrdist.run.computing import Computing
 from cxrdist.run.driver import run_sweep
 from cxrdist.run.prepare import Prepared, prepare
 from cxrdist.run.store import Store
@@ -163,7 +164,9 @@ def study_of(manifest: Path, images: Path, cache: Path, executor: ExecutorName, 
 
 def prepare_here(study: Study, run_dir: Path) -> Prepared:
     """Decode the images, and lay out the search as a sweep does."""
-    return prepare(study, Store(run_dir), device=lambda: torch.device("cpu"))
+    cpu = torch.device("cpu")
+    computing = Computing.decide(cpu, threads=THREADS, trial_threads=THREADS)
+    return prepare(study, Store(run_dir), device=lambda: cpu, computing=lambda: computing)
 
 
 def measure(study: Study, run_dir: Path) -> SweepTiming:

@@ -28,3 +28,12 @@ def _quota() -> float | None:
         quota_us = int(_OLDER_QUOTA.read_text())
         return None if quota_us <= 0 else quota_us / int(_OLDER_PERIOD.read_text())
     return None
+
+
+def cpu_name() -> str:
+    """Return the model of the CPU, on which the last bits of what it computes may depend."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return os.uname().machine

@@ -60,17 +60,21 @@ def audit_command(
     study, run = _study_and_run(target, settings, images, execution, run_dir)
     store = run.sub(layout.AUDIT_RUN)
     display = ConsoleDisplay(Console())
+    computing = None
     if run.exists(layout.PLAN):
-        adopt_jobs(run, store, read_plan(run).jobs)
+        planned = read_plan(run)
+        adopt_jobs(run, store, planned.jobs)
+        computing = planned.computing
     display.say("1. The study's models on whole images, on the lungs alone, and on everything but the lungs")
     compared = audit_study(study)
-    run_to_end(compared, store, display)
+    run_to_end(compared, store, display, computing)
+    computing = read_plan(store).computing
     cohort = read_cohort(store, study.cohort.classes)
     rows = _network_rows(compared, store)
     for label, of_source in source_studies(study, cohort, store.root).items():
         display.say(f"2. The source of {label} images ({', '.join(of_source.cohort.classes)}), from whole images")
         source_store = store.sub(Path(of_source.cohort.manifest).stem)
-        run_to_end(of_source, source_store, display)
+        run_to_end(of_source, source_store, display, computing)
         rows += _source_rows(of_source, source_store, label)
     display.say("3. Linear classifiers of the files' shapes and of thumbnails")
     plan = read_plan(store)

@@ -22,6 +22,7 @@ from cxrdist.report.render import render_text
 from cxrdist.report.sections import Findings
 from cxrdist.report.write import headline_tables, write_report
 from cxrdist.run.artefacts import read_json
+from cxrdist.run.computing import Computing
 from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
@@ -47,13 +48,13 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
         log_aggregate(study, store, print_report(store, partial=False, keep=not trained), display.say)
 
 
-def run_to_end(study: Study, store: Store, display: ConsoleDisplay) -> bool:
-    """Do whatever of a study is not done yet; return whether anything was.
+def run_to_end(study: Study, store: Store, display: ConsoleDisplay, computing: Computing | None = None) -> bool:
+    """Do whatever of a study is not done yet, as `run_study` does; return whether anything was.
 
     Raises:
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
     """
-    summary = run_study(study, store, display)
+    summary = run_study(study, store, display, computing)
     n_jobs = len(summary.plan.jobs)
     if summary.done_before == n_jobs:
         display.say(f"Nothing to train: all {n_jobs} fold jobs of {store.where('')} were done before.")

@@ -22,9 +22,9 @@ from cxrdist.report.inference import RESAMPLES
 from cxrdist.report.masks import ImplausibleMask, MaskExample, MaskSummary, SourceMasks
 from cxrdist.report.results import ClassCount, CohortSummary, FoldSummary, Results
 from cxrdist.run.artefacts import read_json, whole
+from cxrdist.run.computing import differences, use_planned
 from cxrdist.run.context import Context, Plan, planned_files, read_cohort, read_folds, read_plan, read_study
 from cxrdist.run.heat_files import heat_marks
-from cxrdist.run.inline import available_device
 from cxrdist.run.prepare import NO_MASK
 from cxrdist.run.results import collect, read_history, read_mark, read_validation
 from cxrdist.run.store import Store
@@ -59,7 +59,7 @@ def gather(store: Store, *, partial: bool) -> Results:
         histories={(job.variant.name, job.fold): read_history(store, job, marks[job.key]) for job in done},
         cohort=cohort_summary(cohort, study, store),
         folds=fold_summaries(folds, cohort),
-        warnings=[*(audit_warnings(audit) if audit else []), *plan.doubts],
+        warnings=[*(audit_warnings(audit) if audit else []), *plan.doubts, *differences(marks)],
         missing=[job.key for job in plan.jobs if job.key not in marks],
         facts=_facts(study, plan, list(marks.values())),
         study_yaml=planned_files(store).text(layout.STUDY),
@@ -82,7 +82,7 @@ def with_images(store: Store, results: Results, cache: str | None = None) -> tup
         results: of its predictions.
         cache: location of the cache, where it is no longer the one that the run had.
     """
-    context = Context(store, available_device(), cache, verify=True)
+    context = Context(store, use_planned(read_plan(store).computing), cache, verify=True)
     cohort = read_cohort(store, results.classes)
     shown = shown_images(context, cohort, images_to_show(results), results.out_of_fold)
     return replace(results, images=shown.images, heat_shares=heat_shares(context)), shown
@@ -226,4 +226,6 @@ def _division(study: Study) -> str:
 
 
 def _machine(facts: dict[str, Any]) -> str:
-    return f"{facts['device']}, {facts['threads']} threads of {facts['cores']} cores, torch {facts['torch']}"
+    # Not how many cores there are: that changes no number, and a study may be done on several machines.
+    cpu = f" ({facts['cpu']})" if "cpu" in facts else ""
+    return f"{facts['device']}{cpu}, {facts['threads']} threads, torch {facts['torch']}"

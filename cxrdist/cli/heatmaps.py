@@ -17,7 +17,8 @@ from cxrdist.report.image_panels import overlay
 from cxrdist.report.images import HeatMap
 from cxrdist.report.render import render_text
 from cxrdist.run.artefacts import DamagedError
-from cxrdist.run.context import Context, read_cohort
+from cxrdist.run.computing import use_planned
+from cxrdist.run.context import Context, read_cohort, read_plan
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.heat_files import VariantHeat, make_variant_heat, read_fresh_heat, write_heat
 from cxrdist.run.heatmaps import (
@@ -33,7 +34,6 @@ from cxrdist.run.heatmaps import (
     seen,
     why_no_pixels,
 )
-from cxrdist.run.inline import available_device
 from cxrdist.run.results import collect
 from cxrdist.study.layout import HeatFiles
 from cxrdist.study.plan import Variant
@@ -58,7 +58,7 @@ def heatmaps_command(
     """
     store = existing_run(run_dir)
     require_study(store)
-    context = Context(store, available_device(), cache, verify=True)
+    context = Context(store, use_planned(read_plan(store).computing), cache, verify=True)
     target = Target.find(class_, context.classes)
     chosen = _variants(context, variants)
     for variant in chosen:

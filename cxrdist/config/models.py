@@ -171,7 +171,10 @@ class ExecutionConfig(Section):
     ] = None
     device: Annotated[
         Literal["auto", "cpu", "gpu"],
-        Field(description="`auto`: GPUs where there are any; `gpu`: wait for a cluster to bring some, or refuse."),
+        Field(
+            description="`auto`: as the run directory was planned first, on GPUs where there were any; `gpu`: wait "
+            "for a cluster to bring some, or refuse."
+        ),
     ] = "auto"
     workers: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=4096)],
@@ -196,7 +199,10 @@ class ExecutionConfig(Section):
     ] = 1.0
     threads: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=1024)],
-        Field(description="CPU threads a lane. `auto`: the cores divided between the lanes."),
+        Field(
+            description="CPU threads a lane. `auto`: as the run directory was planned first, with the cores divided "
+            "between the lanes of all fold jobs."
+        ),
     ] = "auto"
     retries: Annotated[
         int,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -216,12 +216,19 @@ def _logits(
     return ranks.sum(every)
 
 
-def precision_context(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
-    """Return the autocast that the recipe's precision means on this device."""
+def computed_precision(recipe: Recipe, device: torch.device) -> Literal["fp32", "bf16"]:
+    """Return what the recipe's precision means on this device."""
     bf16 = recipe.precision == "bf16" or (
         recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+    return "bf16" if bf16 else "fp32"
+
+
+def precision_context(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """Return the autocast that the recipe's precision means on this device."""
+    if computed_precision(recipe, device) == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def split_batches(rows: Tensor, batch_size: int) -> Iterator[Tensor]:

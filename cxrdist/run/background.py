@@ -25,8 +25,13 @@ def in_background(function: Callable[[], T]) -> Future[T]:
     return future
 
 
+def leave_behind() -> None:
+    """Have the process end by `os._exit`, since what a library does at the end may never return."""
+    _calls.append(Future())
+
+
 def is_left_behind() -> bool:
-    """Return whether a call has not returned.
+    """Return whether a call has not returned, or something else is to be left.
 
     Its thread may want the interpreter while that ends, which aborts the process: `os._exit` is the way to leave it.
     """

@@ -1,6 +1,7 @@
 """What a lane must know of a study, read from the run directory: files are the protocol."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from cxrdist.config.models import Study
 from cxrdist.errors import UserError
 from cxrdist.learn.sources import FeatureRows
 from cxrdist.run.artefacts import AGAIN, Checked, DamagedError, map_arrow, read_json, whole
+from cxrdist.run.computing import COMPUTING, Computing
 from cxrdist.run.object_store import open_cache
 from cxrdist.run.shared_shards import fetched_shards
 from cxrdist.run.store import Store
@@ -29,6 +31,9 @@ from cxrdist.study import layout
 from cxrdist.study.folds import Folds
 from cxrdist.study.plan import FeatureJob, FoldJob, Variant
 from cxrdist.study.recipe import Network, Recipe, with_settings
+
+FEATURES_MADE_BY = "made_by"
+"""In the metadata of a file of features: what computed them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Plan:
     """Folder of each machine for what comes from a cache in an object store."""
     artefacts: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 by name of what was written into the run directory before the plan; other versions noted none."""
+    computing: Computing | None = None
+    """How numbers are computed; None where an earlier version planned."""
 
     def trained(self, job: FoldJob) -> tuple[Network, Recipe]:
         """Return what a fold job trains, and how: the study's, with what a sweep chose."""
@@ -81,6 +88,7 @@ class Plan:
             "doubts": list(self.doubts),
             "node_cache": self.node_cache,
             "artefacts": dict(self.artefacts),
+            COMPUTING: None if self.computing is None else self.computing.to_json(),
         }
 
     @classmethod
@@ -104,6 +112,7 @@ class Plan:
             doubts=tuple(data["doubts"]),
             node_cache=data.get("node_cache"),
             artefacts=data.get("artefacts", {}),
+            computing=Computing.from_json(data.get(COMPUTING)),
         )
 
 
@@ -267,6 +276,18 @@ class Inputs:
         paths = self.cache.local_files([feature_file(unit) for unit in units])
         parts = [read_features(path, unit, verify=False) for unit, path in zip(units, paths, strict=True)]
         return FeatureRows(parts, self._rows)
+
+    def features_made_by(self, variant: Variant) -> list[dict[str, str]]:
+        """Say what computed the features of a variant, as `machine_facts` does; nothing where its trunk is trained."""
+        found: list[dict[str, str]] = []
+        names = [feature_file(unit) for unit in self.plan.features if unit.variant == variant]
+        for path in self.cache.local_files(names):
+            with pa.memory_map(str(path)) as file:
+                metadata = pa.ipc.open_file(file).schema.metadata or {}
+            facts = json.loads(metadata.get(FEATURES_MADE_BY.encode(), b"{}"))
+            if facts not in found:
+                found.append(facts)
+        return found
 
 
 class Context(Inputs):

@@ -13,8 +13,10 @@ from cxrdist.config.location import home_folder, is_remote
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.config.sweep import SweepConfig
 from cxrdist.errors import CxrdistError
+from cxrdist.machine import usable_cores
 from cxrdist.run.artefacts import AGAIN, DamagedError
 from cxrdist.run.board import Event, Outcome
+from cxrdist.run.computing import Computing, differences, expected_facts, read_computing, settle
 from cxrdist.run.context import Plan, feature_file, feature_folder, read_features
 from cxrdist.run.inline import InlineExecutor, required_device
 from cxrdist.run.lock import RunLock
@@ -67,7 +69,7 @@ class Display(Protocol):
 class Sweeper(Protocol):
     """Does the trials of a sweep."""
 
-    def run(self, sweep: Sweep, rules: TrialRules) -> None:
+    def run(self, sweep: Sweep, rules: TrialRules, computing: Computing) -> None:
         """Do all trials that are left."""
         ...
 
@@ -76,7 +78,12 @@ class Executor(Protocol):
     """Does units of work and returns how each ended."""
 
     def run(
-        self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        retries: int,
+        listener: Callable[[Event], None],
+        computing: Computing,
     ) -> dict[str, Outcome]:
         """Do all units."""
         ...
@@ -93,14 +100,20 @@ class RunSummary:
     """Fold jobs without predictions, with the reason."""
 
 
-def run_study(study: Study, store: Store, display: Display) -> RunSummary:
+def run_study(study: Study, store: Store, display: Display, computing: Computing | None = None) -> RunSummary:
     """Do whatever of a study is not done yet; where it has a sweep, that comes first.
+
+    Args:
+        study: the study.
+        store: the run directory.
+        display: what the user sees.
+        computing: how numbers are computed, where that is not decided here: as in a run whose results are taken over.
 
     Raises:
         UserError: the study, the cohort, the run directory or the cluster does not allow it.
         CxrdistError: a search of the sweep has no trial that was done to the end.
     """
-    with _prepared(study, store, display) as (prepared, tools):
+    with _prepared(study, store, display, computing) as (prepared, tools):
         if study.sweep is not None:
             prepared = with_choices(prepared, _sweep(prepared, study.sweep, store, tools, display))
             write_plan(store, prepared.plan)
@@ -122,17 +135,22 @@ def run_sweep(study: Study, store: Store, display: Display) -> list[Choice]:
 
 
 @contextmanager
-def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Prepared, "Tools"]]:
+def _prepared(
+    study: Study, store: Store, display: Display, given: Computing | None = None
+) -> Iterator[tuple[Prepared, "Tools"]]:
     with ExitStack() as stack:
         stack.enter_context(store.explained("choose another with --run-dir"))
         stack.enter_context(explained_cache(cache_of(study.execution)))
         store.create()
         stack.enter_context(RunLock(store, display.say))
         tools = open_tools(study.execution, stack, ranks=study.training.gpus_per_fold)
+        earlier = given or read_computing(store)
+        ranks, n_jobs = study.training.gpus_per_fold, number_of_jobs(study)
         prepared = prepare(
             study,
             store,
             device=tools.device,
+            computing=lambda: settle(earlier, study.execution, ranks, lambda: tools.decide(n_jobs)),
             run_chunks=tools.run_chunks,
             run_mask_chunks=tools.run_mask_chunks,
             on_decoded=display.decoded,
@@ -140,6 +158,12 @@ def _prepared(study: Study, store: Store, display: Display) -> Iterator[tuple[Pr
             on_note=display.say,
         )
         yield prepared, tools
+
+
+def number_of_jobs(study: Study) -> int:
+    """Return how many fold jobs a study has."""
+    n_folds = study.folds.k if study.folds.protocol == "kfold" else 1
+    return len(study.variants.views) * len(study.variants.models) * n_folds
 
 
 def pending_units(store: Store, plan: Plan, say: Callable[[str], None]) -> list[Unit]:
@@ -189,7 +213,9 @@ class Tools:
     run_mask_chunks: ChunkRunner | None
     """The same on GPUs, where there are any."""
     device: Callable[[], torch.device]
-    """What kind of device units and masks are computed on."""
+    """What kind of device there is for units and masks."""
+    decide: Callable[[int], Computing]
+    """How so many fold jobs of a new plan are computed here."""
 
 
 def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) -> Tools:
@@ -197,7 +223,9 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) 
     threads = None if execution.threads == "auto" else execution.threads
     if execution.executor == "inline":
         device = required_device(execution.device)
-        return Tools(InlineExecutor(threads, device), InlineSweeper(threads, device), None, None, lambda: device)
+        cores = threads or usable_cores()
+        here = Computing.decide(device, threads=cores, trial_threads=cores)
+        return Tools(InlineExecutor(), InlineSweeper(), None, None, lambda: device, lambda _: here)
     # Ray Train asks for it while it is imported.
     home_folder()
     # Here, so that a study runs inline where Ray is not installed.
@@ -207,7 +235,7 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) 
 
     session = stack.enter_context(RaySession(execution.address, uses_gpus=execution.device != "cpu"))
     workers = None if execution.workers == "auto" else execution.workers
-    sweeper = TuneSweeper(session, workers=workers, threads=threads, uses_gpus=execution.device != "cpu")
+    sweeper = TuneSweeper(session, workers=workers, threads=threads)
     executor = RayExecutor(
         session,
         workers=workers,
@@ -219,7 +247,13 @@ def open_tools(execution: ExecutionConfig, stack: ExitStack, *, ranks: int = 1) 
         resize_seconds=execution.resize_seconds,
         ranks=ranks,
     )
-    return Tools(executor, sweeper, session.run_chunks, session.run_device_chunks, session.device)
+
+    def decide(n_jobs: int) -> Computing:
+        kind = torch.device("cuda") if execution.device == "gpu" else session.device()
+        each = executor.threads(n_jobs)
+        return Computing.decide(kind, threads=each, trial_threads=sweeper.threads(), ranks=ranks)
+
+    return Tools(executor, sweeper, session.run_chunks, session.run_device_chunks, session.device, decide)
 
 
 def _sweep(prepared: Prepared, config: SweepConfig, store: Store, tools: Tools, display: Display) -> list[Choice]:
@@ -234,7 +268,7 @@ def _sweep(prepared: Prepared, config: SweepConfig, store: Store, tools: Tools, 
         sweep = Sweep(store, pending)
         with display.sweeping(sweep) as listener:
             sweep.listener = listener
-            tools.sweeper.run(sweep, TrialRules.of(prepared.study, deadline))
+            tools.sweeper.run(sweep, TrialRules.of(prepared.study, deadline), prepared.computing)
         for choice in make_choices(sweep):
             write_choice(store, choice, config.minutes)
             known[choice.search.key] = choice
@@ -249,7 +283,7 @@ def _compute_features(
         return
     display.begin(units, {})
     try:
-        outcomes = tools.executor.run(store, units, prepared.study.execution.retries, display.event)
+        outcomes = tools.executor.run(store, units, prepared.study.execution.retries, display.event, prepared.computing)
     finally:
         display.end()
     failed = next((outcome for outcome in outcomes.values() if outcome.state is not State.DONE), None)
@@ -266,9 +300,10 @@ def _work(prepared: Prepared, store: Store, executor: Executor, display: Display
     fold_units = [unit for unit in units if unit.key in {job.key for job in plan.jobs}]
     outcomes: dict[str, Outcome] = {}
     if fold_units:
+        say_differences(store, plan.jobs, prepared.computing, prepared.study.execution, display)
         display.begin(units, {job.key: plan.trained(job)[1].epochs for job in plan.jobs})
         try:
-            outcomes = executor.run(store, units, prepared.study.execution.retries, display.event)
+            outcomes = executor.run(store, units, prepared.study.execution.retries, display.event, prepared.computing)
         finally:
             display.end()
     return RunSummary(
@@ -276,6 +311,16 @@ def _work(prepared: Prepared, store: Store, executor: Executor, display: Display
         done_before=sum(is_done(store, job) for job in plan.jobs if job.key not in outcomes),
         unfinished=settle_failures(store, plan.jobs, outcomes),
     )
+
+
+def say_differences(
+    store: Store, jobs: Sequence[Job], computing: Computing, execution: ExecutionConfig, display: Display
+) -> None:
+    """Say in what the computing of jobs that are left will differ from that of the jobs that are done."""
+    marks = {job.key: store.read_json(JobFiles(job.key).done) or {} for job in jobs if is_done(store, job)}
+    left = expected_facts(computing, is_here=execution.executor == "inline" or execution.address is None)
+    for sentence in differences({**marks, "what is left": left}):
+        display.say(f"Note: {sentence}.")
 
 
 def settle_failures(store: Store, jobs: Sequence[Job], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:

@@ -7,8 +7,8 @@ import torch
 
 from cxrdist.errors import UserError
 from cxrdist.learn.train import use_determinism
-from cxrdist.machine import usable_cores
 from cxrdist.run.board import Board, Event, Outcome
+from cxrdist.run.computing import Computing, device_of
 from cxrdist.run.lane import work
 from cxrdist.run.store import Store
 from cxrdist.run.workload import open_workload
@@ -37,16 +37,22 @@ def required_device(name: Literal["auto", "cpu", "gpu"]) -> torch.device:
 class InlineExecutor:
     """Does the work here; no cluster, no other process."""
 
-    def __init__(self, threads: int | None, device: torch.device) -> None:
-        self._device = device
-        self._threads = threads or usable_cores()
-
     def run(
-        self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        retries: int,
+        listener: Callable[[Event], None],
+        computing: Computing,
     ) -> dict[str, Outcome]:
-        """Do all units and return how each ended."""
-        use_determinism(self._threads)
+        """Do all units and return how each ended.
+
+        Raises:
+            UserError: a GPU is planned for, and there is none.
+        """
+        device = device_of(computing)
+        use_determinism(computing.threads)
         board = Board(units, retries, listener)
         board.join("inline", "inline")
-        work(board, open_workload(store, self._device), "inline")
+        work(board, open_workload(store, device), "inline")
         return board.outcome()

@@ -2,11 +2,11 @@
 
 import io
 import json
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +21,11 @@ from cxrdist.learn.memory import has_room
 from cxrdist.learn.models import TRUNK_CHANNELS, build_classifier, build_head, build_trunk, feature_shape
 from cxrdist.learn.ranks import ALONE, Ranks
 from cxrdist.learn.sources import FeatureSource, ImageSource, MappedFeatureSource, Source
-from cxrdist.learn.train import Epoch, OnEpoch, Progress, fit, predict
+from cxrdist.learn.train import Epoch, OnEpoch, Progress, computed_precision, fit, predict
 from cxrdist.learn.weights import load_trunk
-from cxrdist.machine import usable_cores
 from cxrdist.run.artefacts import Noted, write_arrow
-from cxrdist.run.context import Context, Inputs, feature_file
+from cxrdist.run.computing import machine_facts
+from cxrdist.run.context import FEATURES_MADE_BY, Context, Inputs, feature_file
 from cxrdist.run.tracking import Tracker
 from cxrdist.study.folds import Part
 from cxrdist.study.layout import JobFiles
@@ -70,7 +70,8 @@ def do_fold_job(
     progress = _checkpoint(context, job, lambda: note(f"{where} is damaged: {job.key} starts anew."))
     if progress:
         tracker.resume(len(progress.history))
-    _write_progress(context, job, lane, progress.history if progress else [])
+    made_by = _made_by(context, job, continues=progress is not None)
+    _write_progress(context, job, lane, progress.history if progress else [], made_by)
 
     def after_epoch(epoch: Epoch, snapshot: Callable[[], Progress[Epoch]]) -> None:
         nonlocal last_checkpoint
@@ -79,7 +80,7 @@ def do_fold_job(
         if due and epoch.epoch < recipe.epochs:
             store.write_file(files.checkpoint, lambda path: save_progress(path, state, job.fingerprint))
             last_checkpoint = time.monotonic()
-        _write_progress(context, job, lane, state.history)
+        _write_progress(context, job, lane, state.history, made_by)
         tracker.log(epoch.epoch, asdict(epoch))
         on_epoch(epoch)
 
@@ -110,7 +111,8 @@ def do_fold_job(
             "overhead_seconds": round(time.monotonic() - started - sum(e.seconds for e in history), 3),
             "lane": lane,
             "ranks": ranks.size,
-            "machine": machine_facts(context.device),
+            **made_by,
+            "features": context.features_made_by(job.variant),
         },
     )
     store.remove(files.checkpoint)
@@ -181,19 +183,10 @@ def do_feature_job(context: Context, unit: FeatureJob) -> None:
     features = extract_features(trunk, source, rows, pooled=head_pools(network))
     # Flat, since Arrow takes the order of dimensions from strides, and those of size one have any.
     table = pa.table({"features": pa.FixedShapeTensorArray.from_numpy_ndarray(features.flatten(1).numpy())})
-    write_arrow(context.cache, name, table)
-
-
-def machine_facts(device: torch.device) -> dict[str, str | int]:
-    """Say where and with what something was computed; none of it decides what is stale."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {
-        "host": socket.gethostname(),
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cores": usable_cores(),
-    }
+    # Whoever uses them may compute otherwise; the number of threads does not change their bytes.
+    facts = machine_facts(context.device)
+    made_by = json.dumps({key: facts[key] for key in ("device", "cpu", "torch")})
+    write_arrow(context.cache, name, table.replace_schema_metadata({FEATURES_MADE_BY: made_by}))
 
 
 def model_and_source(
@@ -239,7 +232,16 @@ def weights_file(inputs: Inputs, model: str) -> Path | None:
     return None if name is None else inputs.cache.local(name)
 
 
-def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch]) -> None:
+def _made_by(context: Context, job: FoldJob, *, continues: bool) -> dict[str, Any]:
+    """Say what computes a fold job, and what did `before`, where a checkpoint of another machine is continued."""
+    _, recipe = context.plan.trained(job)
+    now = {**machine_facts(context.device), "precision": computed_precision(recipe, context.device)}
+    earlier = context.store.read_json(JobFiles(job.key).progress) or {}
+    before = [*earlier.get("before", []), *([earlier["machine"]] if "machine" in earlier else [])] if continues else []
+    return {"machine": now, "before": [one for one in before if one != now]}
+
+
+def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epoch], made_by: dict[str, Any]) -> None:
     files = JobFiles(job.key)
     context.store.write_bytes(files.history, history_lines(history))
     context.store.write_json(
@@ -250,6 +252,7 @@ def _write_progress(context: Context, job: FoldJob, lane: str, history: list[Epo
             "epochs": context.plan.trained(job)[1].epochs,
             "seconds": round(sum(epoch.seconds for epoch in history), 3),
             "lane": lane,
+            **made_by,
         },
     )
 

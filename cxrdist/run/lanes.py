@@ -17,7 +17,9 @@ class Lanes:
     fewest: int
     most: int
     cpus: int
-    """Whole cores, and the threads that torch may use."""
+    """Whole cores: as many as threads where there is room for them."""
+    threads: int
+    """Threads that torch uses."""
     gpus: float
     """Share of a GPU, 0 where the cluster has none."""
 
@@ -33,6 +35,7 @@ def divide_resources(
     device: Device = "auto",
     grows: bool = False,
     ranks: int = 1,
+    keeps_threads: bool = False,
 ) -> Lanes:
     """Decide how many lanes there are and what each gets.
 
@@ -40,6 +43,9 @@ def divide_resources(
     cores and then for every four (folds side by side use cores better than threads inside one do). In a cluster that
     grows, as many more as there are units, or as were asked for, as soon as it has room for them. A lane of several
     ranks (`training.gpus_per_fold`) takes the room of as many.
+
+    With `keeps_threads`, the number of threads is one that was planned, maybe elsewhere: where there are fewer cores
+    now, threads share them.
 
     Raises:
         UserError: the cluster is too small for what was asked for.
@@ -50,16 +56,16 @@ def divide_resources(
         if not grows:
             raise UserError("execution.device is 'gpu', but there is none; use 'auto', or a cluster that has some.")
         # They come when they are asked for.
-        return Lanes(1, min(workers or n_units, n_units), threads or 1, gpus_each)
+        return Lanes(1, min(workers or n_units, n_units), threads or 1, threads or 1, gpus_each)
     if n_gpus:
         room = int(n_gpus / gpus_each + 1e-9)
     elif threads:
-        room = cores // threads
+        room = max(cores // threads, ranks if keeps_threads else 0)
     else:
         room = cores if cores <= _SMALL_MACHINE else max(_SMALL_MACHINE, cores // _SMALL_MACHINE)
     if ranks > 1 and ranks > (n_gpus or cores):
         if device == "gpu" and grows:
-            return Lanes(1, min(workers or n_units, n_units), threads or 1, gpus_each)
+            return Lanes(1, min(workers or n_units, n_units), threads or 1, threads or 1, gpus_each)
         has = f"{n_gpus:g} GPUs" if n_gpus else f"{cores} CPU cores"
         raise UserError(f"training.gpus_per_fold is {ranks}, but the cluster has {has}; choose at most as many.")
     of_ranks = "" if ranks == 1 else f" and training.gpus_per_fold {ranks}"
@@ -78,10 +84,11 @@ def divide_resources(
         raise UserError(
             f"execution.workers is {now}, but the cluster has {cores} CPU cores; each worker needs {needs}."
         )
-    cpus = threads or max(1, cores // n_ranks)
+    share = max(1, cores // n_ranks)
+    cpus = min(share, threads or share) if keeps_threads else threads or share
     if cpus * n_ranks > cores:
         raise UserError(
             f"execution.threads is {cpus} for each of {now} workers{of_ranks}, but the cluster has {cores} CPU cores."
         )
     most = min(workers or n_units, n_units) if grows else now
-    return Lanes(min(fewest, now), most, cpus, gpus_each if n_gpus else 0.0)
+    return Lanes(min(fewest, now), most, cpus, threads or cpus, gpus_each if n_gpus else 0.0)

@@ -1,5 +1,6 @@
 """Training the lung network from manifests to scores, in as many goes as it takes."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from cxrdist.lungs.quality import ALMOST_ALL, judge_mask
 from cxrdist.lungs.segmenter import LungWeights, load_lung_net
 from cxrdist.lungs.train import LungRecipe
 from cxrdist.run.board import Outcome
-from cxrdist.run.driver import Display, open_tools, settle_failures
+from cxrdist.run.computing import Computing, read_computing, settle
+from cxrdist.run.driver import Display, open_tools, say_differences, settle_failures
 from cxrdist.run.lock import RunLock
 from cxrdist.run.lung_plan import FINAL, LungPlan, MaskedSet, plan_lung_jobs
 from cxrdist.run.object_store import explained_cache
@@ -77,22 +79,31 @@ def train_lungs(training: LungTraining, store: Store, display: Display) -> LungS
         store.create()
         stack.enter_context(RunLock(store, display.say))
         tools = open_tools(training.execution, stack)
-        plan = _prepare(training, display, tools.run_chunks)
+        earlier = read_computing(store)
+        plan, computing = _prepare(
+            training,
+            display,
+            tools.run_chunks,
+            lambda n_jobs: settle(earlier, training.execution, 1, lambda: tools.decide(n_jobs)),
+        )
         store.write_json(layout.PLAN, plan.to_json())
         forget_damaged(store, plan.jobs, display.say)
         jobs = [job for job in plan.jobs if not is_done(store, job) and not has_diverged(store, job)]
         outcomes: dict[str, Outcome] = {}
         if jobs:
+            say_differences(store, plan.jobs, computing, training.execution, display)
             units = [Unit(job.key, job.cost) for job in jobs]
             display.begin(units, {job.key: plan.recipe.epochs for job in jobs})
             try:
-                outcomes = tools.executor.run(store, units, training.execution.retries, display.event)
+                outcomes = tools.executor.run(store, units, training.execution.retries, display.event, computing)
             finally:
                 display.end()
         return LungSummary(plan, settle_failures(store, plan.jobs, outcomes))
 
 
-def _prepare(training: LungTraining, display: Display, run_chunks: ChunkRunner | None) -> LungPlan:
+def _prepare(
+    training: LungTraining, display: Display, run_chunks: ChunkRunner | None, settled: Callable[[int], Computing]
+) -> tuple[LungPlan, Computing]:
     init = None if training.init is None else LungWeights.find(training.init, "--init")
     if init is not None:
         # Here, so that a wrong file is one sentence and not a failure of every network.
@@ -135,7 +146,8 @@ def _prepare(training: LungTraining, display: Display, run_chunks: ChunkRunner |
     jobs = plan_lung_jobs(
         sets, _divisions(training, cohort), recipe, heart, None if init is None else init.sha256, training.seed
     )
-    return LungPlan(
+    computing = settled(len(jobs))
+    plan = LungPlan(
         seed=training.seed,
         recipe=recipe,
         with_heart=heart,
@@ -143,7 +155,9 @@ def _prepare(training: LungTraining, display: Display, run_chunks: ChunkRunner |
         sets=tuple(sets),
         jobs=jobs,
         checkpoint_seconds=training.execution.checkpoint_seconds,
+        computing=computing,
     )
+    return plan, computing
 
 
 def _masked_cohort(manifest: Path, images: Path, display: Display) -> Cohort:

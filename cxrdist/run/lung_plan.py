@@ -1,11 +1,12 @@
 """The plan of a lung network's training: folds by patient, then all, as units of work with fingerprints."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cxrdist.lungs.train import LungRecipe
 from cxrdist.run.artefacts import DamagedError, read_json
+from cxrdist.run.computing import COMPUTING, Computing
 from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import Json, fingerprint
@@ -59,6 +60,15 @@ class LungPlan:
     """What is trained on, then those that the final network is tested on besides."""
     jobs: tuple[LungJob, ...]
     checkpoint_seconds: float
+    computing: Computing | None = None
+    """How numbers are computed; None where an earlier version planned."""
+
+    @property
+    def computed_recipe(self) -> LungRecipe:
+        """The recipe, with the precision that it was planned to be computed in."""
+        if self.computing is None or self.recipe.precision != "auto":
+            return self.recipe
+        return replace(self.recipe, precision=self.computing.lung_precision)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; `from_json` reads it back."""
@@ -75,6 +85,7 @@ class LungPlan:
             sets=tuple(MaskedSet(**_with_tuples(one)) for one in data["sets"]),
             jobs=tuple(LungJob(**_with_tuples(one)) for one in data["jobs"]),
             checkpoint_seconds=data["checkpoint_seconds"],
+            computing=Computing.from_json(data.get(COMPUTING)),
         )
 
 

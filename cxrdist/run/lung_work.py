@@ -25,7 +25,7 @@ from cxrdist.lungs.targets import IGNORED, LUNG, without_heart
 from cxrdist.lungs.train import LungEpoch, LungExamples, LungsDivergedError, fit_lungs
 from cxrdist.run.artefacts import Noted
 from cxrdist.run.board import BoardClient
-from cxrdist.run.jobs import machine_facts
+from cxrdist.run.computing import machine_facts
 from cxrdist.run.lane import UnitDivergedError
 from cxrdist.run.lung_plan import FINAL, LungJob, LungPlan, MaskedSet, read_lung_plan
 from cxrdist.run.store import Store
@@ -79,7 +79,7 @@ def _do(
     on_epoch: Callable[[LungEpoch], None],
     note: Callable[[str], None],
 ) -> None:
-    files, recipe = JobFiles(job.key), plan.recipe
+    files, recipe = JobFiles(job.key), plan.computed_recipe
     store.remove_leftovers(files.folder)
     store.remove(files.done, files.ended)
     started = last_checkpoint = time.monotonic()

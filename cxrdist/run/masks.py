@@ -39,6 +39,8 @@ class MaskChunk:
     weights: str
     """Their name in the cache."""
     precision: Precision
+    device: str
+    """The kind on which they are made."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,7 +57,7 @@ class MadeMasks:
 
 def segment_chunk(chunk: MaskChunk) -> MadeMasks:
     """Make the masks of a chunk on this process's GPU, or in one thread: then every executor gives the same bytes."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if chunk.device == "cuda" and torch.cuda.is_available() else "cpu")
     images = _shards(fetched_shards(chunk.cache, chunk.shards)).take(np.array(chunk.rows, dtype=np.int64))
     with _one_thread():
         masks = _segmenter(chunk.cache.local(chunk.weights), device, chunk.precision).masks(images)
@@ -68,6 +70,7 @@ def network_masks(
     cache: Store,
     *,
     device: torch.device,
+    precision: Precision = "auto",
     run_chunks: ChunkRunner | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint8]:
@@ -81,7 +84,8 @@ def network_masks(
         shards: decoded images.
         weights: of the network.
         cache: what can be made again; `shards` are in it.
-        device: where `run_chunks` does its work: a GPU or the CPU; it decides on the precision.
+        device: where `run_chunks` does its work: a GPU or the CPU.
+        precision: what the network computes in; `auto`: in what is fastest on the device.
         run_chunks: where masks are made; by default in one process a core, or on this process's GPU.
         on_progress: told the number of masks made so far, and of all that are to be made.
 
@@ -90,15 +94,15 @@ def network_masks(
     """
     # Here, so that a wrong file is one sentence and not a failure of every worker.
     Segmenter.load(weights.path, torch.device("cpu"))
-    precision = _precision(device)
-    store = _store_of(shards, weights, cache, device)
+    precision = _resolved(precision, device)
+    store = _store_of(shards, weights, cache, device, precision)
     hashes = _image_hashes(shards)
     known = _read_known(store)
     missing = list({digest: row for row, digest in enumerate(hashes) if digest not in known}.values())
     name, weights_name = shards_name(shards), cache.adopt(weights.path)
     together = MASKS_A_CHUNK[device.type]
     chunks = [
-        MaskChunk(index, cache, name, tuple(missing[start : start + together]), weights_name, precision)
+        MaskChunk(index, cache, name, tuple(missing[start : start + together]), weights_name, precision, device.type)
         for index, start in enumerate(range(0, len(missing), together))
     ]
     done = 0
@@ -116,17 +120,20 @@ def network_masks(
 
 def known_masks(shards: ShardSet, weights: LungWeights, cache: Store, device: torch.device) -> NDArray[np.uint8] | None:
     """Return what `network_masks` returns, if no mask is left to be made."""
-    known = _read_known(_store_of(shards, weights, cache, device))
+    known = _read_known(_store_of(shards, weights, cache, device, _resolved("auto", device)))
     hashes = _image_hashes(shards)
     return np.stack([known[digest] for digest in hashes]) if hashes and known.keys() >= set(hashes) else None
 
 
-def _store_of(shards: ShardSet, weights: LungWeights, cache: Store, device: torch.device) -> Store:
-    return cache.sub(f"lungs/{weights.key(_precision(device), device)}-{shards.pixels.side}")
+def _store_of(
+    shards: ShardSet, weights: LungWeights, cache: Store, device: torch.device, precision: Precision
+) -> Store:
+    return cache.sub(f"lungs/{weights.key(precision, device)}-{shards.pixels.side}")
 
 
-def _precision(device: torch.device) -> Precision:
-    return "bf16" if lung_precision("auto", device) is torch.bfloat16 else "fp32"
+def _resolved(precision: Precision, device: torch.device) -> Precision:
+    """Return in what is computed: `auto` is what is fastest on the device."""
+    return "bf16" if lung_precision(precision, device) is torch.bfloat16 else "fp32"
 
 
 def _run(chunks: Sequence[MaskChunk], device: torch.device, run_chunks: ChunkRunner | None) -> Iterator[MadeMasks]:

@@ -6,6 +6,7 @@ from cxrdist.cohort.shards import ShardSet
 from cxrdist.cohort.table import Cohort
 from cxrdist.config.models import ExecutionConfig, Study
 from cxrdist.learn.features import head_pools
+from cxrdist.run.computing import Computing
 from cxrdist.run.context import Plan
 from cxrdist.run.object_store import open_cache, user_cache
 from cxrdist.run.shared_shards import shards_name
@@ -43,6 +44,7 @@ def make_plan(
     masks: str | None,
     networks: dict[str, Network],
     weights: dict[str, str | None],
+    computing: Computing,
 ) -> Plan:
     """Plan every unit of work."""
     recipe = recipe_of(study)
@@ -55,7 +57,14 @@ def make_plan(
             variant, network, recipe, folds, cohort=cohort.content_hash, pixels=rows, seed=study.seed
         )
         if network.transfer == "frozen":
-            name = features_fingerprint(variant, network, pixels=rows, pooled=head_pools(network), seed=study.seed)
+            name = features_fingerprint(
+                variant,
+                network,
+                pixels=rows,
+                pooled=head_pools(network),
+                seed=study.seed,
+                device=computing.device,
+            )
             features += plan_feature_jobs(variant, network, name, len(cohort.image_ids))
     return Plan(
         study=fingerprint([job.fingerprint for job in jobs]),
@@ -70,6 +79,7 @@ def make_plan(
         weights=weights,
         jobs=tuple(jobs),
         features=tuple(features),
+        computing=computing,
     )
 
 

@@ -19,6 +19,7 @@ from cxrdist.config.models import Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.learn.weights import find_weights, hash_weights
 from cxrdist.run.artefacts import Noted, table_bytes
+from cxrdist.run.computing import Computing
 from cxrdist.run.context import Plan, folds_table
 from cxrdist.run.plan_file import cache_of, make_plan, pixels_of, write_plan
 from cxrdist.run.shared_shards import shard_fetcher, shards_name
@@ -59,6 +60,8 @@ class Prepared:
     folds: Folds
     plan: Plan
     shards: ShardSet
+    computing: Computing
+    """As the plan says."""
     searches: tuple[Search, ...] = ()
     """Of the study's sweep."""
     search_images: Mapping[int, SearchImages] = field(default_factory=dict)
@@ -146,6 +149,7 @@ def prepare(
     store: Store,
     *,
     device: Callable[[], torch.device],
+    computing: Callable[[], Computing],
     run_chunks: ChunkRunner | None = None,
     run_mask_chunks: ChunkRunner | None = None,
     on_decoded: Callable[[int, int], None] | None = None,
@@ -157,7 +161,8 @@ def prepare(
     Args:
         study: the study.
         store: the run directory.
-        device: where lung masks are made, a GPU or the CPU.
+        device: what there is for lung masks, a GPU or the CPU.
+        computing: how numbers are computed; asked for once the study and its cohort are known to be right.
         run_chunks: where decoding is done; by default on this machine's cores.
         run_mask_chunks: where masks are made; by default here, too.
         on_decoded: told the number of images decoded so far, and of all.
@@ -174,6 +179,7 @@ def prepare(
     with cache_errors(cache.root):
         cache.create()
     weights = {model: None if path is None else cache.adopt(Path(path)) for model, path in weights.items()}
+    settled = computing()
     origin = mask_origin(study, cohort)
     shards = prepare_shards(
         cohort,
@@ -191,8 +197,16 @@ def prepare(
     left_out += shards.quarantine
     masks = None
     if origin is not None:
+        on_gpu = settled.device == "cuda" and device().type == "cuda"
         masks = study_masks(
-            study, origin, shards, cache, device=device(), run_chunks=run_mask_chunks, on_progress=on_masked
+            study,
+            origin,
+            shards,
+            cache,
+            device=torch.device("cuda" if on_gpu else "cpu"),
+            precision=settled.lung_precision,
+            run_chunks=run_mask_chunks if on_gpu else run_chunks,
+            on_progress=on_masked,
         )
         left_out += dropped_for_masks(masks, shards, cohort)
     doubts = []
@@ -218,10 +232,10 @@ def prepare(
     doubts += training_doubts(folds, cohort)
     doubts += sweep_doubts(study, folds.n_folds)
     mask_file = None if masks is None else publish_masks(masks, shards, cache)
-    plan = replace(make_plan(study, cohort, folds, shards, mask_file, networks, weights), doubts=tuple(doubts))
+    plan = replace(make_plan(study, cohort, folds, shards, mask_file, networks, weights, settled), doubts=tuple(doubts))
     images = sweep_images(study, cohort, folds)
     searches = plan_searches(study, cohort, folds.n_folds, plan, images)
-    prepared = Prepared(study, cohort, folds, plan, shards, tuple(searches), images)
+    prepared = Prepared(study, cohort, folds, plan, shards, settled, tuple(searches), images)
     known = [known_choice(store, search, study.sweep.minutes if study.sweep else None, on_note) for search in searches]
     prepared = with_choices(prepared, [choice for choice in known if choice is not None])
     _write(study, written, cohort, folds, left_out)

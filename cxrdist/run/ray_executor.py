@@ -21,9 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cxrdist.errors import CxrdistError
 from cxrdist.run.background import in_background
 from cxrdist.run.board import Event, Outcome
+from cxrdist.run.computing import Computing, no_gpu
 from cxrdist.run.lanes import Device, Lanes, divide_resources
 from cxrdist.run.ray_metrics import MeasuredBoard
 from cxrdist.run.ray_session import RaySession
+from cxrdist.run.ray_watch import ClusterLostError
 from cxrdist.run.store import Store
 from cxrdist.study.queue import State, Unit
 
@@ -126,30 +128,36 @@ class RayExecutor:
         self._resize_seconds = resize_seconds
         self._ranks = ranks
 
+    def threads(self, n_jobs: int) -> int:
+        """Return how many each rank has where this cluster is divided between so many fold jobs.
+
+        Raises:
+            UserError: the cluster is too small for what was asked for.
+        """
+        self._session.start()
+        return self._divide(n_jobs, self._threads, self._device, keeps_threads=False).threads
+
     def run(
-        self, store: Store, units: Sequence[Unit], retries: int, listener: Callable[[Event], None]
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        retries: int,
+        listener: Callable[[Event], None],
+        computing: Computing,
     ) -> dict[str, Outcome]:
         """Do all units and return how each ended.
 
         Raises:
-            UserError: the cluster is too small for the workers asked for.
+            UserError: the cluster is too small for the workers asked for, or has not the GPU that is planned for.
             CxrdistError: the Ray Train run itself failed.
         """
         self._session.start()
+        device: Device = "cpu" if computing.device == "cpu" else "gpu"
+        if device == "gpu" and self._session.is_local and not self._session.resources().get("GPU"):
+            raise no_gpu()
         if self._session.dashboard:
             listener(Event("note", lane="Ray", text=f"dashboard at http://{self._session.dashboard}"))
-        lanes = divide_resources(
-            self._session.resources(),
-            workers=self._workers,
-            # A machine does not grow; a cluster may give what it has now, and more later.
-            fewest=self._workers or len(units) if self._session.is_local else self._fewest,
-            n_units=len(units),
-            gpus_each=self._gpus_each,
-            threads=self._threads,
-            device=self._device,
-            grows=not self._session.is_local,
-            ranks=self._ranks,
-        )
+        lanes = self._divide(len(units), computing.threads, device, keeps_threads=True)
         # On the driver's node: the board and the driver live and die together.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(MeasuredBoard).options(num_cpus=0, scheduling_strategy=here).remote(list(units), retries)
@@ -160,6 +168,7 @@ class RayExecutor:
                 seen = 0
                 while not fitting.done():
                     wait([fitting], timeout=POLL_SECONDS)
+                    self._session.require_head()
                     for event in ray.get(board.events.remote(seen)):
                         seen += 1
                         listener(event)
@@ -167,6 +176,21 @@ class RayExecutor:
             outcome: dict[str, Outcome] = ray.get(board.outcome.remote())
         ray.kill(board)
         return outcome
+
+    def _divide(self, n_units: int, threads: int | None, device: Device, *, keeps_threads: bool) -> Lanes:
+        return divide_resources(
+            self._session.resources(),
+            workers=self._workers,
+            # A machine does not grow; a cluster may give what it has now, and more later.
+            fewest=self._workers or n_units if self._session.is_local else self._fewest,
+            n_units=n_units,
+            gpus_each=self._gpus_each,
+            threads=threads,
+            device=device,
+            grows=not self._session.is_local,
+            ranks=self._ranks,
+            keeps_threads=keeps_threads,
+        )
 
     def _trainer(self, board: Any, lanes: Lanes, store: Store, scratch: str) -> TorchTrainer:
         resources: dict[str, float] = {"CPU": lanes.cpus}
@@ -178,7 +202,7 @@ class RayExecutor:
             train_loop_config={
                 "board": board,
                 "store": store,
-                "threads": lanes.cpus,
+                "threads": lanes.threads,
                 "gpus": lanes.gpus,
                 "ranks": self._ranks,
             },
@@ -229,14 +253,12 @@ def at_work(session: RaySession, fit: Callable[[], T], stop: Callable[[], None] 
     try:
         yield fitting
     except BaseException as error:
-        if stop is not None:
-            stop()
-            wait([fitting], timeout=_STOP_SECONDS)
-        session.end()
-        wait([fitting], timeout=_END_SECONDS)
+        if not session.is_lost:
+            if stop is not None:
+                stop()
+                wait([fitting], timeout=_STOP_SECONDS)
+            session.end()
+            wait([fitting], timeout=_END_SECONDS)
         if not isinstance(error, ray.exceptions.RayError):
             raise
-        raise CxrdistError(
-            f"The Ray cluster was lost ({type(error).__name__}); what was done is kept, and the same command continues "
-            "on a cluster that answers."
-        ) from error
+        raise ClusterLostError(type(error).__name__) from error

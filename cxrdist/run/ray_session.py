@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+import ray.exceptions
 import torch
 
 from cxrdist.cohort.chunks import C, R
 from cxrdist.errors import UserError
 from cxrdist.machine import usable_cores
+from cxrdist.run.background import leave_behind
+from cxrdist.run.ray_watch import ClusterLostError, LocalHead, Watch, remote_head
 
 _ANSWER_SECONDS = 10.0
+
+_LOOK_SECONDS = 1.0
+"""How long to wait for a chunk before looking whether the cluster is still there."""
 
 _START_ATTEMPTS = 2
 """A busy machine may take longer to start Ray's processes than Ray waits for them."""
@@ -39,6 +45,8 @@ class RaySession:
         self._uses_gpus = uses_gpus
         self._address = address
         self._started = False
+        self._watch: Watch | None = None
+        self._head: LocalHead | None = None
         self.is_local = address is None
         self.dashboard = ""
 
@@ -50,9 +58,37 @@ class RaySession:
 
     def end(self) -> None:
         """Leave the cluster; a local one is stopped, with all its processes."""
+        is_lost = self._started and self.is_lost
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
         if self._started:
-            ray.shutdown()
             self._started = False
+            if is_lost:
+                # It would wait for the head. A local cluster's processes end with this one.
+                leave_behind()
+            else:
+                ray.shutdown()
+                self._end_head()
+
+    def _end_head(self) -> None:
+        if self._head is not None:
+            self._head.end()
+            self._head = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the head of the cluster is gone."""
+        return self._watch is not None and self._watch.is_lost()
+
+    def require_head(self) -> None:
+        """Refuse to wait for a cluster that is lost.
+
+        Raises:
+            ClusterLostError: it is.
+        """
+        if self._watch is not None:
+            self._watch.require()
 
     def start(self) -> None:
         """Connect, unless that was done.
@@ -86,10 +122,19 @@ class RaySession:
             require_room_for_sockets(os.environ, os.getpid())
         failure = ""
         for _ in range(_START_ATTEMPTS if self.is_local else 1):
+            if self.is_local:
+                self._head = LocalHead()
+                self._watch = Watch(self._head.gone)
             try:
-                return ray.init(**options)
+                context = ray.init(**options)
+                if self._address is not None and not self._address.startswith("ray://"):
+                    self._watch = Watch(remote_head(ray.get_runtime_context().gcs_address))
+                return context
             except Exception as error:  # noqa: BLE001 - Ray raises plain Exception where a node does not come up
+                if self._watch is not None:
+                    self._watch.end()
                 ray.shutdown()
+                self._end_head()
                 failure = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if self.is_local:
             raise UserError(
@@ -103,6 +148,10 @@ class RaySession:
     def resources(self) -> dict[str, float]:
         """Return the cluster's resources."""
         return dict(ray.cluster_resources())
+
+    def cores(self) -> int:
+        """Return how many CPU cores the cluster has."""
+        return max(1, int(self.resources().get("CPU", 1)))
 
     def device(self) -> torch.device:
         """Return what kind of device the cluster's workers compute on."""
@@ -130,8 +179,16 @@ class RaySession:
         while waiting or running:
             while waiting and len(running) < limit:
                 running.append(remote.remote(waiting.pop()))
-            ready, running = ray.wait(running, num_returns=1)
-            yield ray.get(ready[0])
+            self.require_head()
+            try:
+                ready, running = ray.wait(running, num_returns=1, timeout=_LOOK_SECONDS)
+                made = ray.get(ready)
+            except ray.exceptions.RayTaskError:
+                # What the function itself raises.
+                raise
+            except ray.exceptions.RayError as error:
+                raise ClusterLostError(type(error).__name__) from error
+            yield from made
 
 
 def require_room_for_sockets(environment: Mapping[str, str], pid: int) -> None:

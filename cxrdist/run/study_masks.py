@@ -21,6 +21,7 @@ from cxrdist.config.models import LungsConfig, Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.lungs.quality import ALMOST_ALL, MaskQuality, judge_mask
 from cxrdist.lungs.segmenter import LungWeights
+from cxrdist.lungs.train import Precision
 from cxrdist.run.artefacts import AGAIN, DamagedError, map_arrow, whole, write_arrow
 from cxrdist.run.masks import known_masks, network_masks
 from cxrdist.run.store import Store
@@ -78,6 +79,7 @@ def study_masks(
     cache: Store,
     *,
     device: torch.device,
+    precision: Precision,
     run_chunks: ChunkRunner | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> StudyMasks:
@@ -90,7 +92,15 @@ def study_masks(
         found, text = _file_masks(shards), "mask files of the manifest"
     else:
         weights = LungWeights.find(study.lungs.weights)
-        found = network_masks(shards, weights, cache, device=device, run_chunks=run_chunks, on_progress=on_progress)
+        found = network_masks(
+            shards,
+            weights,
+            cache,
+            device=device,
+            precision=precision,
+            run_chunks=run_chunks,
+            on_progress=on_progress,
+        )
         text = f"the lung network, weights {study.lungs.weights} (SHA-256 {weights.sha256[:12]})"
     side = shards.pixels.side
     quality = judge_masks(study.lungs, origin, found, shards)

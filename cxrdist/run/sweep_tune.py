@@ -24,6 +24,7 @@ from cxrdist.config.models import TrackingConfig
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.learn.memory import training_bytes
 from cxrdist.learn.train import use_determinism
+from cxrdist.run.computing import Computing, no_gpu
 from cxrdist.run.inline import required_device
 from cxrdist.run.object_store import open_store
 from cxrdist.run.ray_executor import POLL_SECONDS, at_work
@@ -78,29 +79,41 @@ def trial_bytes(search: Search, n_images: int) -> int:
 class TuneSweeper:
     """Does the trials in the processes of one Tune experiment."""
 
-    def __init__(self, session: RaySession, *, workers: int | None, threads: int | None, uses_gpus: bool) -> None:
+    def __init__(self, session: RaySession, *, workers: int | None, threads: int | None) -> None:
         self._session = session
         self._workers = workers
         self._threads = threads
-        self._uses_gpus = uses_gpus
 
-    def run(self, sweep: Sweep, rules: TrialRules) -> None:
+    def threads(self) -> int:
+        """Return how many a trial has on this cluster: as many as were asked for, or the cores of a worker.
+
+        Raises:
+            UserError: the cluster has fewer cores than threads were asked for.
+        """
+        self._session.start()
+        cores = self._session.cores()
+        threads = self._threads or max(1, cores // self._workers if self._workers else 1)
+        if threads > cores:
+            raise UserError(f"execution.threads is {threads}, but the cluster has {cores} CPU cores.")
+        return threads
+
+    def run(self, sweep: Sweep, rules: TrialRules, computing: Computing) -> None:
         """Do all trials that are left.
 
         Raises:
-            UserError: the cluster is too small for the workers asked for.
+            UserError: a GPU is planned for, and the cluster has none.
             CxrdistError: Tune itself failed.
         """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._session.start()
-        resources = self._resources(sweep)
+        resources = self._resources(sweep, computing)
         listener, events = sweep.listener, SimpleQueue[TrialEvent]()
         # Tune works in a thread of its own (in the main one it would take Ctrl-C for itself); a display has one thread.
         sweep.listener = events.put
         facts = {
             "run_dir": sweep.store.location,
-            "threads": int(resources["cpu"]),
+            "threads": computing.trial_threads,
             "device": "auto" if "gpu" in resources else "cpu",
             "rules": {**vars(rules), "tracking": rules.tracking.model_dump()},
         }
@@ -127,6 +140,7 @@ class TuneSweeper:
                 with at_work(self._session, tuner.fit, stopper.ask) as fitting:
                     while not fitting.done():
                         wait([fitting], timeout=POLL_SECONDS)
+                        self._session.require_head()
                         _pass_on(events, listener)
                     try:
                         fitting.result()
@@ -136,20 +150,21 @@ class TuneSweeper:
             sweep.listener = listener
             _pass_on(events, listener)
 
-    def _resources(self, sweep: Sweep) -> dict[str, float]:
-        cluster = self._session.resources()
-        cores = max(1, int(cluster.get("CPU", 1)))
-        threads = self._threads or max(1, cores // self._workers if self._workers else 1)
-        if threads > cores:
-            raise UserError(f"execution.threads is {threads}, but the cluster has {cores} CPU cores.")
-        if not self._uses_gpus or not cluster.get("GPU"):
-            return {"cpu": threads}
+    def _resources(self, sweep: Sweep, computing: Computing) -> dict[str, float]:
+        # The number of threads was planned, maybe on a larger cluster: on this one they may share cores.
+        cores = self._session.cores()
+        own = max(1, cores // self._workers if self._workers else cores)
+        cpus = min(computing.trial_threads, own)
+        if computing.device == "cpu":
+            return {"cpu": cpus}
+        if not self._session.resources().get("GPU"):
+            raise no_gpu()
         memory = ray.get(ray.remote(num_gpus=0.01)(_gpu_memory).remote())
         needed = max(
             trial_bytes(search, TrialData(sweep.store, search.key, torch.device("cpu")).n_images)
             for search in sweep.searches.values()
         )
-        return {"cpu": threads, "gpu": gpu_share(needed, memory)}
+        return {"cpu": cpus, "gpu": gpu_share(needed, memory)}
 
 
 def run_trial(config: dict[str, Any]) -> None:

@@ -76,12 +76,25 @@ def make_variants(views: Sequence[ViewName], models: Sequence[ModelName]) -> lis
     return [Variant(view, model) for view in views for model in models]
 
 
-def features_fingerprint(variant: Variant, network: Network, *, pixels: str, pooled: bool, seed: int) -> str:
-    """Return the name of a frozen trunk's feature table: of weights, pixels and view, and nothing of the folds."""
+def features_fingerprint(
+    variant: Variant, network: Network, *, pixels: str, pooled: bool, seed: int, device: str
+) -> str:
+    """Return the name of a frozen trunk's feature table: of weights, pixels, view and device, and not of the folds.
+
+    Each kind of device rounds in its own way; the number of threads changes nothing.
+    """
     trunk: dict[str, Json] = {"model": network.model, "weights": network.weights_hash, "pooled": pooled}
     random_seed = seed if network.weights_hash == "none" else None
     return fingerprint(
-        {"format": FORMAT, "trunk": trunk, "seed": random_seed, "pixels": pixels, "view": variant.view, "type": "fp32"}
+        {
+            "format": FORMAT,
+            "trunk": trunk,
+            "seed": random_seed,
+            "pixels": pixels,
+            "view": variant.view,
+            "type": "fp32",
+            "device": device,
+        }
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
+import torch
 
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.run.store import Store, parse_json
@@ -38,6 +39,10 @@ model: {{weights: none, transfer: frozen, vgg_hidden: 64}}
 training: {{epochs: 120, batch_size: 8, learning_rate: 1e-3}}
 execution: {{threads: 1, checkpoint_seconds: 0.0, keep_models: false}}
 """
+
+THREADS = "threads: 1, "
+"""What tests of the default settings leave out."""
+assert THREADS in STUDY
 
 STUDY_EPOCHS = "epochs: 120"
 """What tests replace that need more or fewer."""
@@ -183,11 +188,12 @@ def run_here(*arguments: str) -> tuple[int, str]:
     """Run the command line in this process; return its exit status and what it printed."""
     from cxrdist.cli import main
 
-    output = io.StringIO()
+    output, threads = io.StringIO(), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
         patch.setattr(sys, "argv", ["cxrdist", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
+    torch.set_num_threads(threads)
     code = ended.value.code
     assert isinstance(code, int)
     return code, output.getvalue()

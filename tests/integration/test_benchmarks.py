@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import random
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, lanes, statistics, sweep
+from benchmarks import gpu, kills, lanes, statistics, sweep
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.learn.sources import ImageSource
 from cxrdist.stats.replicates import replicate_scores
@@ -153,3 +154,30 @@ def test_a_trials_overhead_is_what_processes_did_besides_epochs_and_few_plain_tr
     plain = [sweep.PlainTrial(n, 0.5, seconds) for n, seconds in enumerate((20, 40))]
     assert "4 trials in 20.0 s, 200 images/s, ratio 6.0" in sweep.report("inline", timing, plain, passes=1000)
     assert "2 of 4 trials in 60.0 s, so 4 in 120 s; 33.3 images/s" in sweep.report_plain(plain, 4, 1000, 0.0)
+
+
+@pytest.mark.alone
+def test_kills_at_random_moments_change_nothing_and_leave_nothing(tmp_path):
+    counts = kills.campaign(tmp_path, "inline", 2, 1, kills.QUICK_EPOCHS)
+    assert len(counts.kills) == 2
+    assert counts.holds, kills.report("inline", counts)
+    assert "inline: 2 kills in" in kills.report("inline", counts)
+
+
+@pytest.mark.alone
+def test_where_rays_gcs_is_killed_while_it_starts_the_command_says_so_and_leaves_nothing(tmp_path):
+    """Ray itself waits a minute in the main thread, then ends the process without a word of ours."""
+    kill = kills.kill_at(kills.prepare(tmp_path, "ray"), "run", "GCS", 0, random.Random(0))
+    assert kill is not None
+    assert (kill.status, kill.left, kill.traceback) == (1, 0, False)
+    assert "The Ray cluster was lost (its gcs_server ended); what was done is kept" in kill.error
+
+
+def test_what_a_kill_left_differing_or_told_of_by_a_traceback_is_counted():
+    one = kills.Kill("ray", "lane", 1.0, 0, 2.0, 3.0, 0, "", traceback=False)
+    assert kills.Counts([one], 1).holds
+    assert not kills.Counts([dataclasses.replace(one, left=1)], 1).holds
+    assert not kills.Counts([dataclasses.replace(one, traceback=True)], 1).holds
+    assert not kills.Counts([one], 1, differing=1).holds
+    silent = kills.report("ray", kills.Counts([one, dataclasses.replace(one, status=1)], 1))
+    assert "badly without a sentence: 1" in silent

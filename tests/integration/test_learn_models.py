@@ -192,6 +192,19 @@ def test_features_are_the_trunks_output_however_rows_are_shared_out(trunks):
     assert (whole.dtype, whole.device.type, whole.is_contiguous()) == (torch.float32, "cpu", True)
 
 
+@pytest.mark.parametrize("model", ["vgg16", "resnet34"])
+def test_features_are_the_same_bytes_for_any_number_of_threads(model, trunks):
+    """Studies with other numbers of threads take them from one cache."""
+    rows = torch.arange(FEATURE_BATCH + 3)
+    source = ImageSource(Images(grey_images(len(rows))), None, "whole", CPU)
+    trunk = trunks[model].to(memory_format=torch.channels_last)
+    found = []
+    for threads in (2, 3, 5, 1):
+        torch.set_num_threads(threads)
+        found.append(extract_features(trunk, source, rows, pooled=True))
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 def test_units_of_features_end_where_batches_end():
     assert FEATURE_CHUNK % FEATURE_BATCH == 0
 

@@ -26,29 +26,29 @@ def divide(resources, *, workers=None, fewest=1, n_units=100, gpus_each=1.0, thr
 @pytest.mark.parametrize(
     ("resources", "asked", "lanes"),
     [
-        ({"CPU": 1}, {}, Lanes(1, 1, 1, 0.0)),
-        ({"CPU": 2}, {}, Lanes(1, 2, 1, 0.0)),
-        ({"CPU": 64}, {}, Lanes(1, 16, 4, 0.0)),
-        ({"CPU": 64}, {"n_units": 5}, Lanes(1, 5, 12, 0.0)),
-        ({"CPU": 8}, {"threads": 4}, Lanes(1, 2, 4, 0.0)),
-        ({"CPU": 32, "GPU": 4}, {}, Lanes(1, 4, 8, 1.0)),
-        ({"CPU": 32, "GPU": 4}, {"gpus_each": 0.5, "fewest": 3}, Lanes(3, 8, 4, 0.5)),
-        ({"CPU": 32, "GPU": 4}, {"workers": 2}, Lanes(1, 2, 16, 1.0)),
-        ({"CPU": 4}, {"fewest": 3, "n_units": 2}, Lanes(2, 2, 2, 0.0)),
-        ({"CPU": 32, "GPU": 4}, {"device": "cpu"}, Lanes(1, 8, 4, 0.0)),
+        ({"CPU": 1}, {}, Lanes(1, 1, 1, 1, 0.0)),
+        ({"CPU": 2}, {}, Lanes(1, 2, 1, 1, 0.0)),
+        ({"CPU": 64}, {}, Lanes(1, 16, 4, 4, 0.0)),
+        ({"CPU": 64}, {"n_units": 5}, Lanes(1, 5, 12, 12, 0.0)),
+        ({"CPU": 8}, {"threads": 4}, Lanes(1, 2, 4, 4, 0.0)),
+        ({"CPU": 32, "GPU": 4}, {}, Lanes(1, 4, 8, 8, 1.0)),
+        ({"CPU": 32, "GPU": 4}, {"gpus_each": 0.5, "fewest": 3}, Lanes(3, 8, 4, 4, 0.5)),
+        ({"CPU": 32, "GPU": 4}, {"workers": 2}, Lanes(1, 2, 16, 16, 1.0)),
+        ({"CPU": 4}, {"fewest": 3, "n_units": 2}, Lanes(2, 2, 2, 2, 0.0)),
+        ({"CPU": 32, "GPU": 4}, {"device": "cpu"}, Lanes(1, 8, 4, 4, 0.0)),
         # A cluster that grows: what there is now, and room for as many as were asked for, or as there are units.
-        ({"CPU": 32, "GPU": 4}, {"grows": True}, Lanes(1, 100, 8, 1.0)),
-        ({"CPU": 32, "GPU": 4}, {"grows": True, "workers": 12, "fewest": 6}, Lanes(4, 12, 8, 1.0)),
-        ({"CPU": 32, "GPU": 4}, {"grows": True, "n_units": 3}, Lanes(1, 3, 10, 1.0)),
-        ({"CPU": 4}, {"grows": True, "device": "gpu", "workers": 8}, Lanes(1, 8, 1, 1.0)),
+        ({"CPU": 32, "GPU": 4}, {"grows": True}, Lanes(1, 100, 8, 8, 1.0)),
+        ({"CPU": 32, "GPU": 4}, {"grows": True, "workers": 12, "fewest": 6}, Lanes(4, 12, 8, 8, 1.0)),
+        ({"CPU": 32, "GPU": 4}, {"grows": True, "n_units": 3}, Lanes(1, 3, 10, 10, 1.0)),
+        ({"CPU": 4}, {"grows": True, "device": "gpu", "workers": 8}, Lanes(1, 8, 1, 1, 1.0)),
         # Lanes of several ranks, each of which gets what is said here.
-        ({"CPU": 2}, {"ranks": 2}, Lanes(1, 1, 1, 0.0)),
-        ({"CPU": 64}, {"ranks": 3}, Lanes(1, 5, 4, 0.0)),
-        ({"CPU": 12}, {"ranks": 2, "threads": 2}, Lanes(1, 3, 2, 0.0)),
-        ({"CPU": 32, "GPU": 5}, {"ranks": 2}, Lanes(1, 2, 8, 1.0)),
-        ({"CPU": 32, "GPU": 8}, {"ranks": 2, "workers": 3}, Lanes(1, 3, 5, 1.0)),
-        ({"CPU": 32, "GPU": 5}, {"ranks": 2, "grows": True, "fewest": 4}, Lanes(2, 100, 8, 1.0)),
-        ({"CPU": 32, "GPU": 1}, {"ranks": 2, "grows": True, "device": "gpu", "workers": 4}, Lanes(1, 4, 1, 1.0)),
+        ({"CPU": 2}, {"ranks": 2}, Lanes(1, 1, 1, 1, 0.0)),
+        ({"CPU": 64}, {"ranks": 3}, Lanes(1, 5, 4, 4, 0.0)),
+        ({"CPU": 12}, {"ranks": 2, "threads": 2}, Lanes(1, 3, 2, 2, 0.0)),
+        ({"CPU": 32, "GPU": 5}, {"ranks": 2}, Lanes(1, 2, 8, 8, 1.0)),
+        ({"CPU": 32, "GPU": 8}, {"ranks": 2, "workers": 3}, Lanes(1, 3, 5, 5, 1.0)),
+        ({"CPU": 32, "GPU": 5}, {"ranks": 2, "grows": True, "fewest": 4}, Lanes(2, 100, 8, 8, 1.0)),
+        ({"CPU": 32, "GPU": 1}, {"ranks": 2, "grows": True, "device": "gpu", "workers": 4}, Lanes(1, 4, 1, 1, 1.0)),
     ],
 )
 def test_lanes_share_what_there_is(resources, asked, lanes):
@@ -62,6 +62,19 @@ def test_lanes_never_ask_for_more_than_there_is(cpus, gpus):
     assert 1 <= lanes.fewest <= lanes.most
     assert lanes.most * lanes.cpus <= max(cpus, gpus)
     assert lanes.most * lanes.gpus <= gpus
+
+
+@given(st.integers(1, 70), st.integers(0, 9), st.integers(1, 40), st.integers(1, 70), st.booleans())
+def test_threads_are_those_of_the_plan_whatever_is_left_and_however_few_cores_there_are(
+    planned_cores, gpus, n_left, cores_now, grows
+):
+    planned = divide({"CPU": planned_cores + gpus, "GPU": gpus}, n_units=40).threads
+    cores_now += gpus
+    lanes = divide({"CPU": cores_now, "GPU": gpus}, n_units=n_left, threads=planned, keeps_threads=True, grows=grows)
+    assert lanes.threads == planned
+    assert 1 <= lanes.fewest <= lanes.most <= n_left
+    assert grows or lanes.most * lanes.cpus <= cores_now
+    assert lanes.cpus <= lanes.threads
 
 
 @given(st.integers(1, 70), st.integers(0, 9), st.integers(1, 6), st.sampled_from([None, 1, 3]))

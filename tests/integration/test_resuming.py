@@ -1,21 +1,33 @@
 """What is done stays done, what is stale is done again, and what is missing is said."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import torchvision
 from safetensors.torch import save_file
 
-from tests.integration.conftest import STUDY, STUDY_EPOCHS, Command, Workplace, rewrite, run_here
+from cxrdist.machine import usable_cores
+from tests.integration.conftest import (
+    STUDY,
+    STUDY_EPOCHS,
+    THREADS,
+    Command,
+    Workplace,
+    assert_one_sentence,
+    rewrite,
+    run_here,
+)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared_cache: Path) -> Workplace:
     """A finished study."""
     folder = tmp_path_factory.mktemp("finished")
-    text = STUDY.format(manifest=phantoms / "manifest.csv").replace(STUDY_EPOCHS, "epochs: 4")
+    text = STUDY.format(manifest=phantoms / "manifest.csv").replace(STUDY_EPOCHS, "epochs: 4").replace(THREADS, "")
     (folder / "study.yaml").write_text(text)
     place = Workplace(folder, phantoms, shared_cache)
     status, output = run_here(*place.arguments())
@@ -87,6 +99,80 @@ def test_damaged_predictions_are_made_again(command: Command, copied: Workplace)
     assert code == 0, output
     assert "3 of 4 fold jobs were done before" in output
     assert copied.results("run") == before
+
+
+def lose_a_job(place: Workplace) -> None:
+    shutil.rmtree(next(place.folder.glob("run/jobs/*/fold-1")))
+
+
+def test_a_job_that_is_left_is_done_with_the_threads_of_the_plan_on_fewer_cores_too(
+    command: Command, copied: Workplace
+) -> None:
+    before = copied.results("run")
+    lose_a_job(copied)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [min(cores)])
+    try:
+        code, output = command(*copied.arguments())
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert code == 0, output
+    assert "3 of 4 fold jobs were done before" in output
+    assert "Note:" not in output
+    marks = [json.loads(path.read_text()) for path in copied.folder.glob("run/jobs/*/*/done.json")]
+    assert {mark["machine"]["threads"] for mark in marks} == {len(cores)}
+    assert {mark["machine"]["cores"] for mark in marks} == {1, len(cores)}
+    assert copied.results("run") == before
+
+
+def test_features_that_are_not_in_the_cache_any_more_change_nothing(command: Command, copied: Workplace) -> None:
+    before = copied.results("run")
+    lose_a_job(copied)
+    code, output = command(*copied.arguments("--set", f"execution.cache={copied.folder / 'empty'}"))
+    assert code == 0, output
+    assert copied.results("run") == before
+
+
+def test_other_threads_that_are_asked_for_are_named_on_the_console_and_in_the_report(
+    command: Command, copied: Workplace
+) -> None:
+    lose_a_job(copied)
+    threads = usable_cores() + 1
+    code, output = command(*copied.arguments("--set", f"execution.threads={threads}"))
+    assert code == 0, output
+    words = "fold jobs were computed with different numbers of threads, which can change their numbers"
+    assert words in " ".join(output.split())
+    assert f"{threads}: what is left" in " ".join(output.split())
+    assert words in (copied.folder / "run" / "report" / "index.html").read_text()
+    # From now on that is the plan.
+    assert json.loads((copied.folder / "run" / "plan.json").read_text())["computing"]["threads"] == threads
+
+
+def test_what_was_planned_for_a_gpu_is_done_on_the_cpu_only_where_that_is_asked_for(
+    command: Command, copied: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    computing = json.loads((copied.folder / "run" / "plan.json").read_text())["computing"]
+    rewrite(copied.folder / "run", "plan.json", computing={**computing, "device": "cuda"})
+    lose_a_job(copied)
+    assert_one_sentence(command(*copied.arguments()), 2, ["computes on a GPU", "--set execution.device=cpu"])
+    code, output = command(*copied.arguments("--set", "execution.device=cpu"))
+    assert code == 0, output
+
+
+@pytest.mark.alone
+def test_one_job_that_is_left_on_ray_is_done_with_the_threads_of_the_others(
+    workplace: Workplace, undisturbed: dict[str, bytes]
+) -> None:
+    """Alone it would have all cores, and other bytes."""
+    workplace.study.write_text(workplace.study.read_text().replace(THREADS, ""))
+    code, output = run_here(*workplace.arguments("--set", "execution.threads=1"))
+    assert code == 0, output
+    lose_a_job(workplace)
+    code, output = workplace.run(*workplace.arguments(executor="ray"))
+    assert code == 0, output
+    assert "3 of 4 fold jobs were done before" in output
+    assert workplace.results("run") == undisturbed
 
 
 def test_tables_of_an_incomplete_study_are_refused_unless_asked_for(command: Command, copied: Workplace) -> None:

@@ -19,6 +19,7 @@ from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.cohort.table import Cohort
 from cxrdist.config import load_study
 from cxrdist.run import sweep_plan
+from cxrdist.run.computing import Computing
 from cxrdist.run.context import feature_file
 from cxrdist.run.driver import run_sweep
 from cxrdist.run.prepare import Prepared, prepare
@@ -33,6 +34,7 @@ from cxrdist.study.search import TrialRecord
 from tests.integration.conftest import Command, assert_one_sentence, rows_of, write_rows
 
 # Of the rates 1e-7, 1e-6 ... 10 and some between, 1e-3, 3e-3 and 1e-2 alone give a mean AUC above .6 in both searches.
+ON_ONE_THREAD = Computing("cpu", threads=1, trial_threads=1, ranks=1, lung_precision="fp32")
 GOOD_RATES = (5e-4, 5e-2)
 RATES = (1e-8, 10)
 
@@ -197,7 +199,8 @@ def prepared_study(marked: Path, run: Path, *settings: str) -> tuple[Prepared, S
     store = Store(run)
     run.mkdir()
     run_sweep(study, store, Quiet())
-    return prepare(study, store, device=lambda: torch.device("cpu")), store
+    cpu = torch.device("cpu")
+    return prepare(study, store, device=lambda: cpu, computing=lambda: ON_ONE_THREAD), store
 
 
 def poisoned(prepared: Prepared, fold: int) -> Cohort:
@@ -233,7 +236,7 @@ def trials_of(prepared: Prepared, cohort: Cohort, store: Store, fold: int) -> li
     (search,) = plan_searches(study, cohort, prepared.folds.n_folds, plan, images)
     write_search(store, search, images[fold])
     sweep = Sweep(store, [search])
-    InlineSweeper(1, torch.device("cpu")).run(sweep, TrialRules.of(study, None))
+    InlineSweeper().run(sweep, TrialRules.of(study, None), ON_ONE_THREAD)
     found = [read_record(store, search.key, search.fingerprint, number) for number in range(search.trials)]
     return [record for record in found if record is not None]
 

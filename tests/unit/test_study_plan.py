@@ -194,9 +194,9 @@ def test_feature_units_hold_every_image_once(n_images):
     assert len({unit.key for unit in units}) == len(units)
 
 
-def test_features_go_stale_by_weights_pixels_and_view_and_by_nothing_of_head_or_folds():
+def test_features_go_stale_by_weights_pixels_view_and_device_and_by_nothing_of_head_or_folds():
     def name(variant=VARIANT, network=NETWORK, **changed):
-        arguments: dict[str, Any] = {"pixels": "p", "pooled": True, "seed": 1} | changed
+        arguments: dict[str, Any] = {"pixels": "p", "pooled": True, "seed": 1, "device": "cpu"} | changed
         return features_fingerprint(variant, network, **arguments)
 
     given_weights = replace(NETWORK, weights_hash="0" * 64)
@@ -208,6 +208,7 @@ def test_features_go_stale_by_weights_pixels_and_view_and_by_nothing_of_head_or_
         name(pixels="other"),
         name(pooled=False),
         name(seed=2),
+        name(device="cuda"),
     ]
     assert len(set(names)) == len(names)
     assert name(network=replace(NETWORK, n_classes=9, dropout=0.1, vgg_hidden=8)) == name()
