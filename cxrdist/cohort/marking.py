@@ -123,10 +123,12 @@ def _form(data: bytes, limits: Limits) -> tuple[FileFormat, int, bool]:
     """Return the format, the bits of a sample, and whether it is doubtful, of an image that was decoded."""
     if is_dicom(data):
         # pydicom takes long to import, and few cohorts need it.
+        from cxrdist.cohort.dicom_elements import dicom_damage_as_image_error
         from cxrdist.cohort.dicom_header import doubt_of_chest, open_radiograph
 
-        dicom = open_radiograph(BytesIO(data), limits, ("BitsStored",))
-        return "DICOM", dicom.elements.required("BitsStored"), doubt_of_chest(dicom) is not None
+        with dicom_damage_as_image_error():
+            dicom = open_radiograph(BytesIO(data), limits, ("BitsStored",))
+            return "DICOM", dicom.elements.required("BitsStored"), doubt_of_chest(dicom) is not None
     if data.startswith(b"\x89PNG"):
         # Of the chunk IHDR, which comes first.
         return "PNG", data[24], False

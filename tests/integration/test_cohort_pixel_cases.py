@@ -10,6 +10,7 @@ from pydicom.pixels.processing import apply_windowing
 
 from cxrdist.cohort.decode import Preprocessing, decode_grey, image_size
 from cxrdist.cohort.files import LIMITS
+from cxrdist.cohort.marking import mark_file
 from cxrdist.errors import ImageError
 
 CASES = Path(__file__).resolve().parents[2] / ".." / "shared" / "cases" / "pix"
@@ -137,6 +138,12 @@ def test_luts_and_windows_give_what_pydicom_gives(name):
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         brightness = 1 - brightness
     assert np.abs(pixels_of(CASES / name) - 255 * brightness).max() <= 0.51
+
+
+@pytest.mark.parametrize("name", names("d_says_", "d_body_SKULL"))
+def test_a_check_marks_a_file_without_a_warning_of_pydicoms(name):
+    marked = mark_file((CASES / name).read_bytes(), LIMITS, "0" * 64)
+    assert (marked.format, marked.bits, marked.is_doubtful) == ("DICOM", 12, name == "d_body_SKULL.dcm")
 
 
 def test_orientation_odd_sides_and_padding_are_as_in_the_source():
