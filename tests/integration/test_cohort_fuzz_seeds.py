@@ -76,8 +76,8 @@ def test_intact_files_give_results(tmp_path: Path) -> None:
     for kind, files in intact().items():
         for data in files:
             others = [one for one in outcomes_of(Case(kind, data, 1), tmp_path) if not one.endswith(": result")]
-            # DICOM holds no masks, a picture has more values than a mask may, and of the rows that the manifest keeps all
-            # are of one class.
+            # DICOM holds no masks, a picture has more values than a mask may, and of the rows that the manifest keeps
+            # all are of one class.
             known = ("dicom mask: ", "manifest load_cohort of classes: ")
             assert all(one.startswith(known) or " mask: ImageError: 'has N values" in one for one in others)
 
