@@ -22,7 +22,7 @@ from PIL import Image
 
 from cxrdist.cohort.chunks import CHUNK_IMAGES, DecodeChunk, ImageFile, decode_chunk, run_on_cores
 from cxrdist.cohort.decode import DECODER_VERSION, Limits, Preprocessing, decode_grey, decode_mask
-from cxrdist.cohort.shards import ShardError, ShardSet, check_quarantine, prepare_shards
+from cxrdist.cohort.shards import ShardError, ShardSet, check_quarantine, find_shards, prepare_shards
 from cxrdist.cohort.table import COHORT_SCHEMA, Cohort
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.machine import usable_cores
@@ -141,6 +141,18 @@ def test_take_refuses_wrong_rows_and_buffers(cohort, tmp_path):
     assert shards.take(np.array([], dtype=np.int64)).shape == (0, SIZE, SIZE)
     with pytest.raises(ShardError, match="made without masks"):
         shards.take_masks(np.array([0]))
+
+
+def test_shards_are_found_once_they_are_made_and_no_more_when_a_file_changes(cohort, tmp_path):
+    def found(*, with_masks=True):
+        return find_shards(cohort, PREPROCESSING, tmp_path, with_masks=with_masks)
+
+    assert found() is None
+    made = prepare(cohort, tmp_path, with_masks=True)
+    assert found().folder == made.folder
+    assert found(with_masks=False) is None
+    Image.fromarray(np.eye(40, dtype=np.uint8)).save(cohort.root / "001-mask.png")
+    assert found() is None
 
 
 def test_hashes_tell_pixels_masks_and_ids_apart(cohort, tmp_path):
@@ -328,7 +340,7 @@ import pickle, sys, time
 from pathlib import Path
 from typing import Any
 from cxrdist.cohort.decode import Preprocessing
-from cxrdist.cohort.shards import prepare_shards
+from cxrdist.cohort.shards import find_shards, prepare_shards
 
 def stuck(function, chunks):
     yield function(chunks[0])

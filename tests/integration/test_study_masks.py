@@ -235,13 +235,20 @@ def test_files_alone_are_used_where_they_are_asked_for(run: Run, tmp_path: Path)
     assert f"{half} of {IMAGES} images are not used" in (tmp_path / "run" / "report" / "index.html").read_text()
 
 
-def test_an_implausible_mask_counts_all_of_its_image_as_lung(run: Run, tmp_path: Path) -> None:
+def test_an_implausible_mask_counts_all_of_its_image_as_lung(
+    run: Run, command: Command, made: Made, tmp_path: Path
+) -> None:
     code, output = run("planted.csv")
     assert code == 0, output
     implausible = implausible_ids(tmp_path / "run")
     assert set(PLANTED) <= implausible
     said = f"Warning: {len(implausible)} of {IMAGES + 2} lung masks are implausible"
     assert said in output[: output.index("epoch")]
+    cache = ["--set", f"execution.cache={made.place.cache}"]
+    code, planned = command("plan", str(tmp_path / "study.yaml"), "--images", str(made.place.images), *cache)
+    assert code == 0, planned
+    assert said in planned
+    assert "looks like no radiograph (a-black has one grey value everywhere" in planned
     assert read_arrow(tmp_path / "run" / "cohort.arrow").num_rows == IMAGES + 2
     plan = plan_of(tmp_path / "run", whole=True)
     table = read_arrow(Path(plan["cache"]) / plan["masks"])
