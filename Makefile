@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 
-.PHONY: help setup demo test lint unit integration long lock clean
+.PHONY: help setup demo test lint unit integration pythons long lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,6 +37,9 @@ unit: setup  ## the quick tests alone: no Ray, half a minute on two cores
 integration: setup  ## the others: real images and networks, drawn pages, a real browser; then, one at a time, Ray
 	$(BIN)/python -m pytest -m "not long and not alone" -n 2 --dist loadfile tests/integration
 	$(BIN)/python -m pytest -m "alone and not long" tests/integration
+
+pythons: setup  ## the quick tests on the other Pythons that are supported, where this machine has them
+	.ci/pythons $(VENV)
 
 long: setup  ## the tests that `make test` has no time for: a simulated cluster, more of what can fail and be killed
 	$(BIN)/python -m pytest -m long tests/integration

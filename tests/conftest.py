@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 
@@ -13,7 +14,13 @@ settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
-    """Let commands that tests start take Ctrl-C: where a shell has put the tests into the background, it is ignored."""
+    """Make tests the same in any terminal and none.
+
+    Commands that they start take Ctrl-C: where a shell has put the tests into the background, it is ignored. And no
+    variable says how wide lines are or whether they have colours.
+    """
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        os.environ.pop(name, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
