@@ -121,11 +121,11 @@ def test_a_mistake_in_the_call_is_one_sentence(command, phantoms, tmp_path, argu
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("m.csv", b"image_id,path,label\na,\xff\xfe,normal\n", ["cannot be read"]),
+        ("m.csv", b"image_id,path,label\na,\xff\x81,normal\n", ["unknown encoding"]),
         ("m.csv", b"image_id,path\na,b\n", ["has no column 'label'"]),
         ("m.csv", b"image_id,path,label,lable\n", ["unknown column 'lable'"]),
-        ("m.csv", b"", ["cannot be read"]),
-        ("m.parquet", b"PAR1", ["cannot be read"]),
+        ("m.csv", b"", ["no line that names its columns"]),
+        ("m.parquet", b"PAR1", ["is no Parquet file"]),
         ("m.yaml", b"table: gone.csv", ["does not exist"]),
     ],
 )
