@@ -47,19 +47,21 @@ def cli() -> None:
     cxrdist run jobs/resnet34_three_class.yaml --images DIR
     cxrdist run jobs/vgg16_four_class.yaml --images DIR --set training.epochs=2 --workers 2
     cxrdist run study.yaml --executor inline --run-dir /data/runs/first
+    cxrdist run study.yaml --images DIR --set folds.k=10 --dry-run
     """
 )
 @study_options
 @run_options
-def run(study: Path, settings: tuple[str, ...], run_dir: str | None, **options: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Say which fold jobs would be kept, set aside and done; do nothing.")
+def run(study: Path, settings: tuple[str, ...], run_dir: str | None, dry_run: bool, **options: Any) -> None:  # noqa: FBT001 - click passes by name
     """Run a study; run it again to resume.
 
     Does whatever of the study is not done yet, its sweep first where it has one, then makes its tables, figures and
-    page.
+    page. What a changed study makes stale is set aside in the run directory.
     """
     from cxrdist.cli.commands import run_command
 
-    run_command(study, settings, overrides(**options), run_dir)
+    run_command(study, settings, overrides(**options), run_dir, dry_run=dry_run)
 
 
 @cli.command(

@@ -22,7 +22,9 @@ from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, source_stu
 from cxrdist.run.context import read_cohort, read_plan, read_study
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.object_store import open_store
+from cxrdist.run.prepare import open_cohort
 from cxrdist.run.results import collect
+from cxrdist.run.set_aside import make_room_for_cohort, require_same_study
 from cxrdist.run.store import Store
 from cxrdist.stats.resampling import bootstrap_auc
 from cxrdist.study import layout
@@ -60,6 +62,7 @@ def audit_command(
     study, run = _study_and_run(target, settings, images, execution, run_dir)
     store = run.sub(layout.AUDIT_RUN)
     display = ConsoleDisplay(Console())
+    require_same_study(run, study)
     computing = None
     if run.exists(layout.PLAN):
         planned = read_plan(run)
@@ -74,6 +77,7 @@ def audit_command(
     for label, of_source in source_studies(study, cohort, store.root).items():
         display.say(f"2. The source of {label} images ({', '.join(of_source.cohort.classes)}), from whole images")
         source_store = store.sub(Path(of_source.cohort.manifest).stem)
+        make_room_for_cohort(source_store, display.say, open_cohort(of_source))
         run_to_end(of_source, source_store, display, computing)
         rows += _source_rows(of_source, source_store, label)
     display.say("3. Linear classifiers of the files' shapes and of thumbnails")

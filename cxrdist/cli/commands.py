@@ -26,6 +26,7 @@ from cxrdist.run.computing import Computing
 from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_study
+from cxrdist.run.look_ahead import look_ahead
 from cxrdist.run.lung_plan import LUNGS
 from cxrdist.run.object_store import open_store
 from cxrdist.run.store import Store, explained
@@ -33,8 +34,15 @@ from cxrdist.run.tracking_upload import tracked
 from cxrdist.study import layout
 
 
-def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[str, Any], run_dir: str | None) -> None:
-    """Run a study and make its report.
+def run_command(
+    study_file: Path,
+    settings: Sequence[str],
+    overrides: Mapping[str, Any],
+    run_dir: str | None,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Run a study and make its report, or say what that would do to the run directory.
 
     Raises:
         CxrdistError: fold jobs failed or diverged; the others are done and kept.
@@ -43,6 +51,9 @@ def run_command(study_file: Path, settings: Sequence[str], overrides: Mapping[st
     store = run_store(study, run_dir)
     console = Console()
     display = ConsoleDisplay(console)
+    if dry_run:
+        look_ahead(study, store, display)
+        return
     with tracked(study, store, git_commit_of_file(study_file), display.say) as display.follower:
         trained = run_to_end(study, store, display)
         log_aggregate(study, store, print_report(store, partial=False, keep=not trained), display.say)

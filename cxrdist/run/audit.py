@@ -64,6 +64,7 @@ def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
     Raises:
         DamagedError: they are not what was written.
     """
+    jobs = [job for job in jobs if job.variant.view in VIEWS]
     for job in jobs:
         files, mark = JobFiles(job.key), read_mark(run, job)
         if mark is not None and not is_done(audit, job):
@@ -75,7 +76,10 @@ def adopt_jobs(run: Store, audit: Store, jobs: Sequence[FoldJob]) -> None:
             noted = {name: digest for name, digest in files_of(run, mark).hashes.items() if "safetensors" not in name}
             audit.write_json(files.done, {**mark, "artefacts": noted})
     check_sweep(run, read_study(run), read_plan(run))
+    variants = {job.variant.name for job in jobs}
     for name in run.names(layout.SWEEP):
+        if name.split("/")[1] not in variants:
+            continue
         # Its trials are named by their search's fingerprint, too; networks of trials in work are not needed.
         if not name.endswith(".safetensors"):
             audit.write_bytes(name, run.read_bytes(name))

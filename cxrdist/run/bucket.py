@@ -100,6 +100,10 @@ class Bucket:
 
         self._ask(write)
 
+    def copy(self, key: str, to: str) -> None:
+        """Give an object's content to another key; the store does it by itself."""
+        self._ask(lambda: self._files.copy_file(key, to))
+
     def remove(self, key: str) -> None:
         """Remove an object."""
         self._ask(lambda: self._files.delete_file(key))

@@ -24,6 +24,7 @@ from cxrdist.run.object_store import explained_cache, open_cache
 from cxrdist.run.plan_file import cache_of, write_plan
 from cxrdist.run.prepare import Prepared, prepare, with_choices
 from cxrdist.run.results import Job, forget_damaged, has_diverged, is_done
+from cxrdist.run.set_aside import make_room, require_same_study, undecided_jobs
 from cxrdist.run.store import Store
 from cxrdist.run.sweep import Choice, Sweep, TrialEvent, known_choice, make_choices, write_choice
 from cxrdist.run.sweep_inline import InlineSweeper
@@ -116,6 +117,7 @@ def run_study(study: Study, store: Store, display: Display, computing: Computing
     with _prepared(study, store, display, computing) as (prepared, tools):
         if study.sweep is not None:
             prepared = with_choices(prepared, _sweep(prepared, study.sweep, store, tools, display))
+            make_room(store, display.say, prepared.plan.jobs, prepared.searches)
             write_plan(store, prepared.plan)
         return _work(prepared, store, tools.executor, display)
 
@@ -143,6 +145,7 @@ def _prepared(
         stack.enter_context(explained_cache(cache_of(study.execution)))
         store.create()
         stack.enter_context(RunLock(store, display.say))
+        require_same_study(store, study)
         tools = open_tools(study.execution, stack, ranks=study.training.gpus_per_fold)
         earlier = given or read_computing(store)
         ranks, n_jobs = study.training.gpus_per_fold, number_of_jobs(study)
@@ -156,6 +159,9 @@ def _prepared(
             on_decoded=display.decoded,
             on_masked=display.masked,
             on_note=display.say,
+            on_planned=lambda new: make_room(
+                store, display.say, new.plan.jobs, new.searches, undecided_jobs(study, new.plan.jobs)
+            ),
         )
         yield prepared, tools
 

@@ -26,6 +26,7 @@ from cxrdist.run.lung_plan import FINAL, LungPlan, MaskedSet, plan_lung_jobs
 from cxrdist.run.object_store import explained_cache
 from cxrdist.run.plan_file import cache_of
 from cxrdist.run.results import forget_damaged, has_diverged, is_done
+from cxrdist.run.set_aside import make_room, require_lungs
 from cxrdist.run.store import Store
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
@@ -78,6 +79,7 @@ def train_lungs(training: LungTraining, store: Store, display: Display) -> LungS
         stack.enter_context(explained_cache(cache_of(training.execution)))
         store.create()
         stack.enter_context(RunLock(store, display.say))
+        require_lungs(store)
         tools = open_tools(training.execution, stack)
         earlier = read_computing(store)
         plan, computing = _prepare(
@@ -86,6 +88,7 @@ def train_lungs(training: LungTraining, store: Store, display: Display) -> LungS
             tools.run_chunks,
             lambda n_jobs: settle(earlier, training.execution, 1, lambda: tools.decide(n_jobs)),
         )
+        make_room(store, display.say, plan.jobs)
         store.write_json(layout.PLAN, plan.to_json())
         forget_damaged(store, plan.jobs, display.say)
         jobs = [job for job in plan.jobs if not is_done(store, job) and not has_diverged(store, job)]

@@ -22,6 +22,7 @@ from cxrdist.run.artefacts import Noted, table_bytes
 from cxrdist.run.computing import Computing
 from cxrdist.run.context import Plan, folds_table
 from cxrdist.run.plan_file import cache_of, make_plan, pixels_of, write_plan
+from cxrdist.run.set_aside import require_same_cohort
 from cxrdist.run.shared_shards import shard_fetcher, shards_name
 from cxrdist.run.store import Store, json_bytes
 from cxrdist.run.study_masks import (
@@ -42,9 +43,7 @@ from cxrdist.run.sweep_plan import Search, SearchImages, plan_searches, sweep_do
 from cxrdist.study import layout
 from cxrdist.study.fingerprint import fingerprint
 from cxrdist.study.folds import Folds, Part, class_counts, make_folds, training_groups
-from cxrdist.study.plan import (
-    plan_fold_jobs,
-)
+from cxrdist.study.plan import plan_fold_jobs
 from cxrdist.study.recipe import ModelName, Network
 
 NO_MASK = "has no lung mask"
@@ -155,6 +154,7 @@ def prepare(
     on_decoded: Callable[[int, int], None] | None = None,
     on_masked: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_planned: Callable[[Prepared], bool] = lambda _: True,
 ) -> Prepared:
     """Decode what is not decoded yet, make folds and plan, and write them into the run directory.
 
@@ -168,11 +168,14 @@ def prepare(
         on_decoded: told the number of images decoded so far, and of all.
         on_masked: told the number of lung masks made so far, and of all that are not there yet.
         on_note: told what the user should know, a sentence each.
+        on_planned: told what is planned before anything is written in the run directory; returns whether it is to be.
 
     Raises:
         UserError: something in the study, the cohort or the images does not allow it.
     """
-    cohort, left_out = with_masks_only(open_cohort(study), study)
+    listed = open_cohort(study)
+    require_same_cohort(store, listed)
+    cohort, left_out = with_masks_only(listed, study)
     n_asked = len(cohort.image_ids) + len(left_out)
     networks, weights = networks_of(study)
     cache = cache_of(study.execution)
@@ -214,13 +217,12 @@ def prepare(
     if left_out:
         reasons = first_few(f"{q.image_id} {q.reason}" for q in left_out)
         doubts.append(f"{len(left_out)} of {n_asked} images are not used ({reasons})")
-    written = Noted(store)
     if masks is not None:
-        _write_masks(study, written, masks, shards, cohort)
         note = mixture_note(study, cohort)
         if note:
             doubts.append(note)
         seen += quality_doubts(study.lungs, masks.quality)
+    of_masks = cohort
     decoded = {name for row, name in enumerate(shards.image_ids) if masks is None or masks.keep[row]}
     cohort = cohort.subset(np.array([image_id in decoded for image_id in cohort.image_ids]))
     seen += doubts_about_looks(cohort, shards, cohort.groups(study.folds.group_by))
@@ -238,9 +240,13 @@ def prepare(
     prepared = Prepared(study, cohort, folds, plan, shards, settled, tuple(searches), images)
     known = [known_choice(store, search, study.sweep.minutes if study.sweep else None, on_note) for search in searches]
     prepared = with_choices(prepared, [choice for choice in known if choice is not None])
-    _write(study, written, cohort, folds, left_out)
-    prepared = replace(prepared, plan=replace(prepared.plan, artefacts=written.hashes))
-    write_plan(store, prepared.plan)
+    if on_planned(prepared):
+        written = Noted(store)
+        if masks is not None:
+            _write_masks(study, written, masks, shards, of_masks)
+        _write(study, written, cohort, folds, left_out)
+        prepared = replace(prepared, plan=replace(prepared.plan, artefacts=written.hashes))
+        write_plan(store, prepared.plan)
     return prepared
 
 

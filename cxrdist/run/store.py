@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -94,6 +95,15 @@ class Store:
     def adopt(self, path: Path) -> str:
         """Return a name by which all who open this store find a file of this machine."""
         return str(path)
+
+    def copy(self, name: str, to: str) -> None:
+        """Give an artefact a second name."""
+        self.write_file(to, lambda path: shutil.copyfile(self.root / name, path))
+
+    def move(self, name: str, to: str) -> None:
+        """Give an artefact, or a folder of artefacts, another name; there is nothing of that name."""
+        (self.root / to).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).rename(self.root / to)
 
     def remove(self, *names: str) -> None:
         """Remove artefacts, those that are there."""

@@ -27,6 +27,12 @@ AUDIT = "audit.json"
 """What the audit found, in its own run directory."""
 DRIVERS = "driver"
 """Folder of the signs of life of whoever works on the study now, or asks whether it may."""
+JOBS = "jobs"
+"""Folder of the fold jobs."""
+HEATMAPS = "heatmaps"
+"""Folder of the heat maps."""
+SET_ASIDE = "set_aside"
+"""Folder of what the plan no longer holds: numbered run directories, as far as they go."""
 REPORT = "report"
 """Folder of tables, figures and `index.html`."""
 
@@ -49,12 +55,12 @@ class HeatFiles:
 
     def __init__(self, variant: str, explained: str = "") -> None:
         self._name = f"{variant}.{explained}" if explained else variant
-        self.maps = f"heatmaps/{self._name}.arrow"
+        self.maps = f"{HEATMAPS}/{self._name}.arrow"
         """The maps of all test images."""
 
     def image(self, image_id: str, ending: str) -> str:
         """Return the name of what was made of one image: its picture, or the bare map."""
-        return f"heatmaps/images/{safe_name(image_id)}.{self._name}.{ending}"
+        return f"{HEATMAPS}/images/{safe_name(image_id)}.{self._name}.{ending}"
 
 
 def safe_name(text: str) -> str:
@@ -96,7 +102,7 @@ class JobFiles:
     """Names of one fold job's artefacts, relative to the run directory."""
 
     def __init__(self, key: str) -> None:
-        self.folder = f"jobs/{key}"
+        self.folder = f"{JOBS}/{key}"
         self.history = f"{self.folder}/history.jsonl"
         """One line an epoch."""
         self.progress = f"{self.folder}/progress.json"

@@ -68,6 +68,20 @@ def test_what_was_removed_is_gone(store: Store) -> None:
     assert store.names("") == []
 
 
+def test_a_folder_is_moved_whole_and_a_copy_leaves_the_original(store: Store) -> None:
+    for name in ("jobs/a/done.json", "jobs/a/deep/model.bin", "jobs/ab/done.json"):
+        store.write_bytes(name, name.encode())
+    store.copy("jobs/a/done.json", "aside/1/copied.json")
+    store.move("jobs/a", "aside/1/jobs/a")
+    store.move("jobs/ab/done.json", "aside/1/done.json")
+    assert store.names("jobs") == []
+    moved = {"copied.json": "jobs/a/done.json", "done.json": "jobs/ab/done.json"}
+    moved |= {name: name for name in ("jobs/a/done.json", "jobs/a/deep/model.bin")}
+    assert {name: store.read_bytes(name).decode() for name in store.names("aside")} == {
+        f"aside/1/{name}": content for name, content in moved.items()
+    }
+
+
 def test_an_empty_file_is_a_file(store: Store) -> None:
     store.create()
     store.write_bytes("empty", b"")

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision
@@ -89,6 +90,68 @@ def test_a_view_that_is_taken_away_leaves_the_others_done_and_nothing_in_the_rep
     assert "all 2 fold jobs" in output
     assert [path.name for path in report.rglob("*segmented*")] == ["segmented_of_my_own.csv"]
     assert [*report.glob("tables/confusion_*whole*.csv")]
+
+
+def test_a_dry_run_says_what_becomes_of_results_and_changes_nothing_then_a_run_does_it(
+    command: Command, copied: Workplace
+) -> None:
+    run = copied.folder / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    changed = copied.arguments("--set", "variants.views=[whole]", "--set", "training.learning_rate=2e-3")
+    said = [
+        "2 fold jobs (whole-vgg16/fold-0, whole-vgg16/fold-1) of another plan",
+        "2 fold jobs (segmented-vgg16/fold-0, segmented-vgg16/fold-1) that it no longer has",
+        "0 of 2 fold jobs are kept",
+    ]
+    code, output = command(*changed, "--dry-run")
+    assert code == 0, output
+    output = " ".join(output.split())
+    assert all(words in output for words in [*said, "2 of 2 fold jobs would be done. Nothing was changed."])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    code, output = command(*changed)
+    assert code == 0, output
+    assert all(words in " ".join(output.split()) for words in said)
+    # Whoever reads the fold jobs' predictions counts every image once; what was done is whole, elsewhere.
+    tested = [name for path in run.glob("jobs/*/*/predictions.parquet") for name in ids_of(path)]
+    assert len(tested) == len(set(tested)) > 0
+    aside = {path.relative_to(run / "set_aside" / "1"): path.read_bytes() for path in run.glob("set_aside/1/**/*.*")}
+    for path, content in before.items():
+        assert aside[path.relative_to(run)] == content
+    code, output = command("report", str(run / "set_aside" / "1"))
+    assert code == 0, output
+
+
+def ids_of(predictions: Path) -> list[str]:
+    """The images of a file of predictions."""
+    ids: list[str] = pq.read_table(predictions).column("image_id").to_pylist()
+    return ids
+
+
+def test_a_study_that_becomes_again_what_it_was_trains_nothing(command: Command, copied: Workplace) -> None:
+    before = copied.results("run")
+    fewer = copied.arguments("--set", "variants.views=[whole]")
+    assert "of 2 fold jobs are kept" in command(*fewer)[1]
+    code, output = command(*copied.arguments())
+    assert code == 0, output
+    assert "come back: jobs/segmented-vgg16/fold-0" in output
+    assert "all 4 fold jobs" in output
+    assert copied.results("run") == before
+
+
+@pytest.mark.parametrize(("setting", "words"), [("name=another", "of the study 'tiny'"), ("", "another cohort")])
+def test_another_study_in_a_run_directory_with_results_is_refused(
+    command: Command, copied: Workplace, setting: str, words: str
+) -> None:
+    before = copied.results("run")
+    if setting:
+        result = command(*copied.arguments("--set", setting))
+    else:
+        manifest = copied.folder / "manifest.csv"
+        rows = (copied.images / "manifest.csv").read_text().splitlines()
+        manifest.write_text("\n".join(rows[:-1]))
+        result = command(*copied.arguments("--set", f"cohort.manifest={manifest}"))
+    assert_one_sentence(result, 2, [words, "--run-dir"])
+    assert copied.results("run") == before
 
 
 def test_damaged_predictions_are_made_again(command: Command, copied: Workplace) -> None:
