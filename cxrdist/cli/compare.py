@@ -59,14 +59,14 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
             for label, run in zip(labels, runs, strict=True)
         ]
     )
-    with explained(f"The folder {out}", "choose another with --out", out):
-        *_, page = write_sections(found.results, side_by_side_sections(found), out.resolve(), extent=found.extent)
     for sentence in (*found.results.warnings, *found.headline()):
         click.echo(sentence)
     click.echo()
     for table in (found.summary(), found.pairs()):
         if table is not None:
             click.echo(render_text(table))
+    with explained(f"The folder {out}", "choose another with --out", out):
+        *_, page = write_sections(found.results, side_by_side_sections(found), out.resolve(), extent=found.extent)
     click.echo(f"report: {shown(page)}")
 
 

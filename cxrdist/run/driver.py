@@ -24,7 +24,7 @@ from cxrdist.run.object_store import explained_cache, open_cache
 from cxrdist.run.plan_file import cache_of, write_plan
 from cxrdist.run.prepare import Prepared, prepare, with_choices
 from cxrdist.run.results import Job, forget_damaged, has_diverged, is_done
-from cxrdist.run.set_aside import make_room, require_same_study, undecided_jobs
+from cxrdist.run.set_aside import make_room, open_jobs, require_same_study
 from cxrdist.run.store import Store
 from cxrdist.run.sweep import Choice, Sweep, TrialEvent, known_choice, make_choices, write_choice
 from cxrdist.run.sweep_inline import InlineSweeper
@@ -159,9 +159,7 @@ def _prepared(
             on_decoded=display.decoded,
             on_masked=display.masked,
             on_note=display.say,
-            on_planned=lambda new: make_room(
-                store, display.say, new.plan.jobs, new.searches, undecided_jobs(study, new.plan.jobs)
-            ),
+            on_planned=lambda p: make_room(store, display.say, p.plan.jobs, p.searches, open_jobs(study, p.plan.jobs)),
         )
         yield prepared, tools
 

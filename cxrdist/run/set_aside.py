@@ -159,7 +159,7 @@ def find_misfits(
     )
 
 
-def undecided_jobs(study: Study, jobs: Sequence[FoldJob]) -> list[str]:
+def open_jobs(study: Study, jobs: Sequence[FoldJob]) -> list[str]:
     """Return the keys of the fold jobs of a plan whose settings a search has not chosen yet."""
     return [job.key for job in jobs if study.sweep is not None and not job.settings]
 

@@ -136,6 +136,16 @@ def test_a_copy_of_a_run_differs_in_nothing(command: Command, folder: Path, tmp_
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_comparison_that_cannot_be_written_is_printed_first(command: Command, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    status, output = command(
+        "compare", str(folder / "first"), str(folder / "copy"), "--out", str(tmp_path / "file/out")
+    )
+    assert (status, "choose another with --out" in output) == (2, True), output
+    assert output.index("Summary") < output.index("Error: ")
+
+
+@pytest.mark.usefixtures("quick")
 def test_other_folds_are_said_and_leave_out_the_test_over_folds(command: Command, folder: Path, tmp_path: Path) -> None:
     code, output = command("compare", str(folder / "first"), str(folder / "redivided"), "--out", str(tmp_path))
     assert code == 0, output
