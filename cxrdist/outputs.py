@@ -125,6 +125,12 @@ class Outputs:
                 raise UserError(f"{folder!r} lies among the inputs and is no folder of its own; {self._remedy}.")
 
 
+def was_changed(folder: Path, name: str) -> bool:
+    """Return whether a file is there that this program wrote, but is not as it was written."""
+    record, path = read_record(folder) or {}, folder / name
+    return name in record and os.path.lexists(path) and not _is_ours(path, name, record)
+
+
 def read_record(folder: str | Path) -> _Record | None:
     """Return what the RECORD of a folder says, or None where there is none that can be read."""
     try:
@@ -204,4 +210,4 @@ def _require_folder(path: Path, remedy: str) -> None:
         if each.is_dir():
             return
         if os.path.lexists(each):
-            raise UserError(f"{str(each)!r} is no folder, but files are to be written into it; {remedy}.")
+            raise UserError(f"{str(path)!r} cannot be made, for {str(each)!r} is no folder; {remedy}.")

@@ -19,6 +19,7 @@ from cxrdist.report.audit_tables import audit_by_class_table, audit_table
 from cxrdist.report.render import render_text
 from cxrdist.report.sections import Findings
 from cxrdist.run.audit import adopt_jobs, audit_study, linear_probes, source_studies
+from cxrdist.run.claim import claim_study
 from cxrdist.run.context import read_cohort, read_plan, read_study
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.object_store import open_store
@@ -64,12 +65,13 @@ def audit_command(
     display = ConsoleDisplay(Console())
     require_same_study(run, study)
     computing = None
+    compared = audit_study(study)
+    claim_study(store, compared, [] if is_remote(target) else [Path(target)])
     if run.exists(layout.PLAN):
         planned = read_plan(run)
         adopt_jobs(run, store, planned.jobs)
         computing = planned.computing
     display.say("1. The study's models on whole images, on the lungs alone, and on everything but the lungs")
-    compared = audit_study(study)
     run_to_end(compared, store, display, computing)
     computing = read_plan(store).computing
     cohort = read_cohort(store, study.cohort.classes)
@@ -124,10 +126,7 @@ def _study_and_run(
         )
     store = open_store(target)
     if not store.exists(layout.PLAN):
-        raise UserError(
-            f"{target} is neither a study file nor a run directory (it holds no {layout.PLAN}); `cxrdist run` "
-            "makes one."
-        )
+        raise UserError(f"{target} is neither a study file nor a run directory; `cxrdist run` makes one.")
     require_study(store)
     study = read_study(store)
     # The cluster that the run had may be gone: the one to join now is the one that is named now.

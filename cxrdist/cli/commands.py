@@ -18,10 +18,12 @@ from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config import Study, load_study
 from cxrdist.config.location import is_remote
 from cxrdist.errors import CxrdistError, UserError
+from cxrdist.outputs import RECORD, was_changed
 from cxrdist.report.render import render_text
 from cxrdist.report.sections import Findings
 from cxrdist.report.write import headline_tables, write_report
 from cxrdist.run.artefacts import read_json
+from cxrdist.run.claim import claim_study
 from cxrdist.run.computing import Computing
 from cxrdist.run.context import read_plan
 from cxrdist.run.display import ConsoleDisplay
@@ -54,6 +56,7 @@ def run_command(
     if dry_run:
         look_ahead(study, store, display)
         return
+    claim_study(store, study, [study_file])
     with tracked(study, store, git_commit_of_file(study_file), display.say) as display.follower:
         trained = run_to_end(study, store, display)
         log_aggregate(study, store, print_report(store, partial=False, keep=not trained), display.say)
@@ -164,10 +167,11 @@ def write_report_of(store: Store, findings: Findings, *, keep: bool = False, cac
         store.write_json(layout.REPORT_MADE_FROM, {**before, "results": None, "files": files})
         if shown.made and shown.images:
             write_kept_images(store, plan, list(shown.images.values()))
-        paths = write_report(findings, store.root / layout.REPORT)
+        paths = write_report(findings, store.root / layout.REPORT, known=_known(store, files))
         written = [path.relative_to(store.root).as_posix() for path in paths]
-        # Such as tables of a variant that the study no longer has; what others put there is theirs.
-        store.remove(*sorted(set(files).intersection(store.names(layout.REPORT)).difference(written)))
+        # Such as tables of a variant that the study no longer has; what others put there or changed is theirs.
+        stale = sorted(set(files).intersection(store.names(layout.REPORT)).difference(written))
+        store.remove(*(name for name in stale if not was_changed(store.root / layout.REPORT, _in_report(name))))
         store.push(layout.REPORT)
         # What could not be had now may be there next time.
         made_from = None if shown.lacking else results
@@ -177,6 +181,20 @@ def write_report_of(store: Store, findings: Findings, *, keep: bool = False, cac
     for sentence in shown.lacking:
         click.echo(sentence)
     return findings
+
+
+def _known(store: Store, files: Sequence[str]) -> list[str]:
+    """Return the names in the report's folder that may be replaced, of artefacts that an earlier report listed."""
+    folder = store.root / layout.REPORT
+    if is_remote(store.location):
+        # Here are copies, which may be older than what another machine wrote.
+        (folder / RECORD).unlink(missing_ok=True)
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [_in_report(name) for name in files]
+
+
+def _in_report(name: str) -> str:
+    return name.removeprefix(f"{layout.REPORT}/")
 
 
 def place(store: Store, name: str = "") -> str:

@@ -13,11 +13,12 @@ from cxrdist.cli.gather import gather
 from cxrdist.cli.location import shown
 from cxrdist.config.location import is_remote, is_same_place
 from cxrdist.errors import IncompleteStudyError, UserError, first_few
+from cxrdist.outputs import Outputs
 from cxrdist.report.compared_studies import ComparedStudy, study_labels
 from cxrdist.report.render import render_text
 from cxrdist.report.results import Results
 from cxrdist.report.side_by_side import SideBySide, side_by_side_sections
-from cxrdist.report.write import write_sections
+from cxrdist.report.write import PAGE, write_sections
 from cxrdist.run.context import Plan, read_folds, read_plan, read_study, read_table
 from cxrdist.run.store import Store, explained
 from cxrdist.study import layout
@@ -43,6 +44,7 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
         IncompleteStudyError: fold jobs of one are missing.
     """
     runs = _open(run_dirs, out)
+    Outputs(out, [PAGE], option="--out")
     for run in runs[1:]:
         _require_same_cohort(runs[0], run)
     labels = study_labels([run.name for run in runs], [folder_name(run.store) for run in runs])
@@ -94,7 +96,7 @@ def _open(run_dirs: Sequence[str], out: Path) -> list[_Run]:
                     f"{given} is given twice" if given == run.given else f"{run.given} and {given} are the same place"
                 )
                 raise UserError(f"{twice}; comparing needs different run directories.")
-        if out.resolve().is_relative_to(store.root):
+        if any(folder.resolve().is_relative_to(store.root) for folder in (out, out / "tables", out / "figures")):
             raise UserError(f"{out} lies in the run directory {given}; choose another folder with --out.")
         study = read_study(store)
         runs.append(_Run(given, store, read_plan(store), study.name, study.cohort.classes))

@@ -1,6 +1,6 @@
 """What the commands about lung masks do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from rich.console import Console
 from cxrdist.config.models import ExecutionConfig
 from cxrdist.errors import CxrdistError, UserError
 from cxrdist.lungs.train import LungRecipe
+from cxrdist.outputs import Outputs, read_record
 from cxrdist.report.lungs import SetScores, lung_folds_table, lung_sets_table
 from cxrdist.report.masks import SourceMasks, mask_counts_table
 from cxrdist.report.render import render_csv, render_latex, render_markdown, render_text
 from cxrdist.report.table import Table
+from cxrdist.run.claim import claim_run
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.lung_apply import TABLE, apply_lungs
 from cxrdist.run.lung_driver import LungTraining, train_lungs
-from cxrdist.run.lung_plan import FINAL
+from cxrdist.run.lung_plan import FINAL, LUNGS
 from cxrdist.run.lung_results import joined, read_lung_scores
 from cxrdist.run.store import Store
 from cxrdist.study import layout
@@ -52,6 +54,8 @@ def train_command(run_dir: Path, **options: Any) -> None:
         execution=_execution(options).model_copy(update={"checkpoint_seconds": options["checkpoint_seconds"]}),
     )
     store = Store(run_dir.resolve())
+    manifests = [options["manifest"], *options["tests"]]
+    claim_run(store, LUNGS, manifests, [options["images"]])
     summary = train_lungs(training, store, ConsoleDisplay(Console()))
     if summary.unfinished:
         lines = "\n".join(f"  {key}  {o.state}: {o.reason}" for key, o in summary.unfinished.items())
@@ -71,16 +75,25 @@ def train_command(run_dir: Path, **options: Any) -> None:
     final = [SetScores(s.tested_on, s.source, s.everywhere, s.decided) for s in scores if s.key == FINAL]
     if final:
         tables.append(lung_sets_table(final))
+    _write(store, tables)
     for table in tables:
-        _write(store, table)
         click.echo(render_text(table))
     if options["final"]:
         click.echo(f"network: {store.local(JobFiles(FINAL).model)}")
 
 
-def _write(store: Store, table: Table) -> None:
-    for ending, render in (("csv", render_csv), ("md", render_markdown), ("tex", render_latex)):
-        store.write_bytes(f"{layout.REPORT}/tables/{table.name}.{ending}", render(table).encode())
+def _write(store: Store, tables: Sequence[Table]) -> None:
+    files = {
+        f"tables/{table.name}.{ending}": render(table).encode()
+        for table in tables
+        for ending, render in (("csv", render_csv), ("md", render_markdown), ("tex", render_latex))
+    }
+    folder = store.root / layout.REPORT
+    # Earlier versions kept no record.
+    known = files if read_record(folder) is None else {}
+    with Outputs(folder, files, option="--run-dir", known=known).writing():
+        for name, content in files.items():
+            store.write_bytes(f"{layout.REPORT}/{name}", content)
 
 
 def apply_command(out: Path, **options: Any) -> None:

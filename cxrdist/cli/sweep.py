@@ -13,6 +13,7 @@ from cxrdist.cli.provenance import git_commit_of_file
 from cxrdist.config import load_study
 from cxrdist.report.render import render_text
 from cxrdist.report.sweep_tables import best_table
+from cxrdist.run.claim import claim_study
 from cxrdist.run.display import ConsoleDisplay
 from cxrdist.run.driver import run_sweep
 from cxrdist.run.tracking_upload import tracked
@@ -26,6 +27,7 @@ def sweep_command(study_file: Path, settings: Sequence[str], overrides: Mapping[
     """
     study = load_study(study_file, settings=settings, overrides=overrides)
     store = run_store(study, run_dir)
+    claim_study(store, study, [study_file])
     display = ConsoleDisplay(Console())
     with tracked(study, store, git_commit_of_file(study_file), display.say):
         run_sweep(study, store, display)

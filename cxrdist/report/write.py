@@ -1,10 +1,11 @@
 """Writing a report: tables, figures and the page, each under a temporary name and then renamed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cxrdist.errors import CxrdistError
+from cxrdist.outputs import Outputs
 from cxrdist.report.inference_tables import comparison_table
 from cxrdist.report.page import render_page
 from cxrdist.report.render import render_csv, render_latex, render_markdown
@@ -13,6 +14,8 @@ from cxrdist.report.section import Section, pictures_of, tables_of
 from cxrdist.report.sections import Findings, report_sections
 from cxrdist.report.table import Table
 from cxrdist.report.tables import by_class_table, confusion_table, file_name, folds_table, summary_table
+
+PAGE = "index.html"
 
 
 def headline_tables(findings: Findings) -> list[Table]:
@@ -25,16 +28,26 @@ def headline_tables(findings: Findings) -> list[Table]:
     return [summary_table(results, scores), *by_variant, folds_table(results, scores), *tests]
 
 
-def write_report(findings: Findings, folder: Path) -> list[Path]:
+def write_report(findings: Findings, folder: Path, known: Collection[str] = ()) -> list[Path]:
     """Write the report of a study as `write_sections` does.
 
     Raises:
+        UserError: as `write_sections`.
         CxrdistError: two variants would have the same file names.
     """
-    return write_sections(findings.results, report_sections(findings), folder)
+    place = "a run directory, by --run-dir of `cxrdist run`"
+    return write_sections(findings.results, report_sections(findings), folder, known=known, option=place)
 
 
-def write_sections(results: Results, sections: Sequence[Section], folder: Path, *, extent: str = "") -> list[Path]:
+def write_sections(
+    results: Results,
+    sections: Sequence[Section],
+    folder: Path,
+    *,
+    extent: str = "",
+    known: Collection[str] = (),
+    option: str = "--out",
+) -> list[Path]:
     """Write `tables/`, `figures/` and last `index.html` into `folder`; equal results give equal bytes.
 
     Args:
@@ -42,25 +55,28 @@ def write_sections(results: Results, sections: Sequence[Section], folder: Path, 
         sections: what it shows.
         folder: where it is written.
         extent: how many variants and folds there are, in words; by default as the results say.
+        known: names in the folder of what is known to be written by this program, besides what is recorded there.
+        option: by which the user names the folder, for messages.
 
     Returns:
         The paths of all files that were written, index.html last.
 
     Raises:
+        UserError: one of the files is there and is not as this program wrote it; then none is written.
         CxrdistError: two variants would have the same file names.
     """
     names = [file_name(variant) for variant in results.variants]
     if len(set(names)) < len(names):
         raise CxrdistError(f"Two variants would have the same file names: {', '.join(sorted(names))}.")
-    written = []
+    files: dict[str, bytes] = {}
     for table in tables_of(sections):
         for ending, render in (("csv", render_csv), ("md", render_markdown), ("tex", render_latex)):
-            written.append(_write(folder / "tables" / f"{table.name}.{ending}", render(table).encode()))
+            files[f"tables/{table.name}.{ending}"] = render(table).encode()
     for picture in pictures_of(sections):
-        written.append(_write(folder / "figures" / f"{picture.name}.svg", picture.svg))
-        written.append(_write(folder / "figures" / f"{picture.name}.png", picture.png))
-    written.append(_write(folder / "index.html", render_page(results, sections, extent).encode()))
-    return written
+        files |= {f"figures/{picture.name}.svg": picture.svg, f"figures/{picture.name}.png": picture.png}
+    files[PAGE] = render_page(results, sections, extent).encode()
+    with Outputs(folder, files, option=option, known=known).writing():
+        return [_write(folder / name, content) for name, content in files.items()]
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -13,12 +13,12 @@ from cxrdist.cohort.publish import cache_errors
 from cxrdist.cohort.shard_looks import doubts_about_looks
 from cxrdist.cohort.shards import ShardSet, check_quarantine, find_shards, prepare_shards
 from cxrdist.cohort.table import Cohort, load_cohort
-from cxrdist.config.document import dump_document
 from cxrdist.config.location import is_remote
 from cxrdist.config.models import Study
 from cxrdist.errors import UserError, first_few
 from cxrdist.learn.weights import find_weights, hash_weights
 from cxrdist.run.artefacts import Noted, table_bytes
+from cxrdist.run.claim import study_bytes
 from cxrdist.run.computing import Computing
 from cxrdist.run.context import Plan, folds_table
 from cxrdist.run.plan_file import cache_of, make_plan, pixels_of, write_plan
@@ -336,7 +336,7 @@ def _write_masks(study: Study, store: Noted, masks: StudyMasks, shards: ShardSet
 
 
 def _write(study: Study, store: Noted, cohort: Cohort, folds: Folds, left_out: list[Quarantined]) -> None:
-    store.write_bytes(layout.STUDY, dump_document(study.model_dump(mode="json")).encode())
+    store.write_bytes(layout.STUDY, study_bytes(study))
     store.write_bytes(layout.COHORT, table_bytes(cohort.table))
     store.write_bytes(layout.FOLDS, table_bytes(folds_table(folds)))
     by_part = [

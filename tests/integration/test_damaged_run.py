@@ -115,11 +115,11 @@ def undrawn() -> Iterator[list[Results]]:
     """Replace what takes long and is of no interest here; gives what reports would have been drawn of."""
     made: list[Results] = []
 
-    def write_report(findings: Findings, _: Path) -> list[Path]:
+    def write_report(findings: Findings, _: Path, **__: Any) -> list[Path]:
         made.append(findings.results)
         return []
 
-    def stop(_: Any) -> Any:
+    def stop(*_: Any) -> Any:
         raise CxrdistError("What an audit needs was read.")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +127,7 @@ def undrawn() -> Iterator[list[Results]]:
         commands, compare, audit = (import_module(f"cxrdist.cli.{name}") for name in ("commands", "compare", "audit"))
         patch.setattr(commands, "write_report", write_report)
         patch.setattr(compare, "write_sections", lambda _results, _sections, out, **_: [out / "index.html"])
-        patch.setattr(audit, "audit_study", stop)
+        patch.setattr(audit, "run_to_end", stop)
         patch.setattr(dashboard, "write_dashboard", lambda *_: dashboard.Saved(url="http://localhost"))
         yield made
 

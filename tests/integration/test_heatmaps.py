@@ -453,7 +453,7 @@ def test_figures_that_cannot_be_drawn_again_are_those_of_the_earlier_report(move
 def test_images_and_figures_are_kept_of_the_same_predictions_alone(moved, monkeypatch, of):
     written = []
 
-    def write_nothing(findings, _):
+    def write_nothing(findings, _, **__):
         written.append(findings.results)
         return []
 

@@ -176,3 +176,33 @@ def test_a_card_that_somebody_wrote_or_changed_stays(command: Command, own_folde
         assert command(*card)[0] == 0
     Path("croissant.json").write_text("{}")
     refused(command, *card, words=["croissant.json", "was changed since"])
+
+
+RUN_STUDY = """\
+name: claimed
+cohort: {{manifest: {folder}/m.csv, images: {folder}, classes: [covid19, normal]}}
+preprocessing: {{size: 32}}
+folds: {{k: 2}}
+variants: {{views: [whole], models: [resnet34]}}
+model: {{weights: none, transfer: frozen}}
+training: {{epochs: 1, batch_size: 4}}
+execution: {{executor: inline, threads: 1}}
+"""
+
+
+def test_a_run_replaces_nothing_but_what_a_run_wrote(command: Command, own_folders: Path) -> None:
+    draw_cohort(own_folders / "img")
+    study = RUN_STUDY.format(folder=own_folders / "img")
+    Path("x").mkdir()
+    Path("x/study.yaml").write_text(study)
+    run = ["x/study.yaml", "--run-dir", "x"]
+    for name in ("run", "sweep"):
+        more = ["--set", "sweep={space: {learning_rate: {values: [1e-3, 1e-2]}}}"] if name == "sweep" else []
+        refused(command, name, *run, *more, words=["x/study.yaml", "is an input", "--run-dir"])
+    Path("mine.yaml").write_text(study)
+    refused(command, "run", "mine.yaml", "--run-dir", "x", words=["x/study.yaml", "is not known to be its own"])
+    refused(command, "run", "mine.yaml", "--run-dir", "img", words=["img", "is a folder of inputs", "--run-dir"])
+    Path("y/report").mkdir(parents=True)
+    Path("y/report/index.html").write_text("mine")
+    refused(command, "run", "mine.yaml", "--run-dir", "y", words=["y/report", "is not known to be a run's"])
+    refused(command, "lungs", "train", "--cohort", "img/m.csv", "--images", "img", "--run-dir", "img", words=["inputs"])

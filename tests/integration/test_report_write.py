@@ -8,7 +8,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from cxrdist.errors import CxrdistError
+from cxrdist.errors import CxrdistError, UserError
+from cxrdist.outputs import RECORD
 from cxrdist.report.learning_figures import by_epoch, learning_picture
 from cxrdist.report.results import ClassCount, CohortSummary
 from cxrdist.report.roc_figures import comparison_picture, macro_curve, roc_picture
@@ -25,7 +26,8 @@ def write_report(results, folder):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RECORD]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def half_done():
@@ -107,6 +109,25 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one_and_no_rest(tmp_path,
     assert page.stat().st_mode & 0o044 == 0o044
 
 
+def test_a_file_of_the_users_is_not_replaced_and_then_no_file_is(tmp_path):
+    theirs = tmp_path / "tables" / "summary.csv"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    results = small_results(out_of_fold={}, histories={}, missing=["-"] * 4)
+    summary = tmp_path / "tables" / "cohort.csv"
+    summary.write_text("mine")
+    with pytest.raises(UserError, match=r"tables/cohort\.csv' is there and is not known to be its own"):
+        write_report(results, tmp_path)
+    assert set(contents(tmp_path)) == {"tables/summary.csv", "tables/cohort.csv"}
+    # Earlier versions listed their files elsewhere.
+    write_findings(Findings.of(results), tmp_path, ["tables/cohort.csv"])
+    write_report(results, tmp_path)
+    (tmp_path / "index.html").write_text("commented")
+    with pytest.raises(UserError, match=r"index\.html' is there and was changed since"):
+        write_report(results, tmp_path)
+    assert theirs.read_text() == "mine"
+
+
 def test_no_file_is_ever_half_written_under_its_own_name(tmp_path, monkeypatch):
     opened = []
     write_bytes = Path.write_bytes
@@ -117,7 +138,7 @@ def test_no_file_is_ever_half_written_under_its_own_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", noted)
     write_report(small_results(out_of_fold={}, histories={}, missing=["-"] * 4), tmp_path)
-    finished = {path for path in tmp_path.rglob("*") if path.is_file()}
+    finished = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != RECORD}
     assert len(opened) == len(finished) == 1 + 3 * 3
     assert finished.isdisjoint(opened)
 

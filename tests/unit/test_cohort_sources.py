@@ -496,6 +496,26 @@ def test_masks_of_both_lungs_become_one_file_that_holds_both(tmp_path):
     assert [path.name for path in (tmp_path / "M/joinedMask").glob("[!c]*")] == ["a.png"]
 
 
+@pytest.mark.parametrize("content", [b"notes", None])
+def test_a_joined_mask_that_is_not_what_its_parts_are_together_is_neither_taken_nor_replaced(tmp_path, content):
+    for side in ("left", "right", "joined"):
+        (tmp_path / f"M/{side}Mask").mkdir(parents=True)
+        lung = np.zeros((40, 30), np.bool_)
+        lung[10:20, {"left": 5, "right": 20, "joined": 5}[side]] = True
+        Image.fromarray(lung).save(tmp_path / f"M/{side}Mask/a.png")
+    target = tmp_path / "M/joinedMask/a.png"
+    if content is not None:
+        target.write_bytes(content)
+    before = target.read_bytes()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"joinedMask/a\.png' is there, but is not what M/leftMask/a\.png, "):
+            join_masks(tmp_path, ("M/leftMask/a.png", "M/rightMask/a.png"))
+        assert target.read_bytes() == before
+    target.unlink()
+    for _ in range(2):
+        join_masks(tmp_path, ("M/leftMask/a.png", "M/rightMask/a.png"))
+
+
 def test_a_table_maps_its_columns_and_never_leaves_the_folder(tmp_path):
     inside = put(tmp_path / "in", ["x/a.png"])
     put(tmp_path / "out", ["s.png"])

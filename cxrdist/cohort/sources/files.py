@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cxrdist.cohort.check_cache import Key, MarksCache, file_key
@@ -15,7 +16,7 @@ from cxrdist.cohort.duplicates import MarkedImages
 from cxrdist.cohort.files import LIMITS, read_image_file
 from cxrdist.cohort.marking import FileToMark, MarkChunk, MarkedFile, fault_of_hash, mark_chunk
 from cxrdist.cohort.sources.listing import Progress
-from cxrdist.errors import ImageError, UserError
+from cxrdist.errors import ImageError, UserError, first_few
 
 _KEPT_AT_ONCE = 1024
 """Files whose marks are written to the cache at once."""
@@ -108,22 +109,28 @@ class ImageFiles:
 def join_masks(root: Path, masks: Sequence[str]) -> str:
     """Return the path of the mask that is white wherever one of `masks` is, written beside their folders.
 
-    One that is there already is taken as it is.
+    One that is there already is taken if it marks the same pixels; a file that does not is never replaced.
 
     Raises:
         ImageError: a mask cannot be read, or they differ in size.
-        UserError: the joined one cannot be written.
+        UserError: the joined one cannot be written, or something else lies there.
     """
     first = PurePosixPath(masks[0])
     joined = str(first.parent.parent / _JOINED / first.name)
     target = root / joined
-    if target.exists():
-        return joined
     data = [read_image_file(root, path) for path in masks]
     lungs = [read_lungs(each, LIMITS) for each in data]
     if len({one.shape for one in lungs}) > 1:
         raise ImageError("has lung masks of several sizes")
-    both = np.where(np.logical_or.reduce(lungs), np.uint8(255), np.uint8(0))
+    lung = np.logical_or.reduce(lungs)
+    if os.path.lexists(target):
+        if not _shows(root, joined, lung):
+            raise UserError(
+                f"{str(target)!r} is there, but is not what {first_few(masks)} are together, as `cohort build` joins "
+                "them; move it away if it is not needed, or restore it."
+            )
+        return joined
+    both = np.where(lung, np.uint8(255), np.uint8(0))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(exist_ok=True)
@@ -137,6 +144,14 @@ def join_masks(root: Path, masks: Sequence[str]) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     return joined
+
+
+def _shows(root: Path, mask: str, lung: NDArray[np.bool_]) -> bool:
+    """Return whether a mask file marks these pixels [H, W]."""
+    try:
+        return np.array_equal(read_lungs(read_image_file(root, mask), LIMITS), lung)
+    except ImageError:
+        return False
 
 
 def _key(root: Path, path: str) -> Key:
