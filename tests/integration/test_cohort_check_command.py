@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import cohort_check as benchmark
 from cxrdist.cohort.check_write import write_lists
+from cxrdist.errors import UserError
 from cxrdist.outputs import RECORD
 from cxrdist.report.cohort_page import render_cohort_page
 from tests.integration.conftest import DEADLINE, assert_one_sentence, rows_of, write_rows
@@ -202,13 +203,16 @@ def test_a_cell_of_megabytes_makes_neither_sentences_nor_the_page_long(tmp_path)
     folder = tmp_path / "images"
     rows = draw_rows(folder, 6)
     for number, name in enumerate(("patient_id", "source", "view_position", "group_id", "age", "image_id")):
-        rows[number][name] = str(number) + "<" * (100_000 if number else 10_000_000)
-    rows[0]["path"], rows[1]["path"] = "gone" * 10, "long" * 100_000
+        rows[number][name] = str(number) + "<" * 100_000
+    rows[0]["path"], rows[1]["path"] = "gone" * 10, "long" * 30_000
     check = checked(folder, rows)
     written = write_lists(check, tmp_path / "out", 100)
     assert max(len(finding.sentence) for finding in check.findings) < 1000
     assert len(render_cohort_page(check, written)) < 200_000
     assert (tmp_path / "out" / "quarantine.csv").stat().st_size < 10_000
+    rows[0]["source"] = "<" * 10_000_000
+    with pytest.raises(UserError, match=r"^Line 2 of .* has a cell of more than 131,072 characters; .{,60}$"):
+        checked(folder, rows)
 
 
 def test_the_benchmark_finds_what_it_planted(capsys):
