@@ -185,9 +185,10 @@ def _audit(store: Store, plan: Plan) -> Audit | None:
     """Read the audit of this run, its own or the one in its folder; one of another cohort counts as none."""
     for name in (layout.AUDIT, f"{layout.AUDIT_RUN}/{layout.AUDIT}"):
         kept = read_json(store, name, _AUDIT_AGAIN)
-        if kept is not None and kept.get("cohort") == plan.cohort:
+        if kept is not None:
             with whole(store.where(name), _AUDIT_AGAIN):
-                return Audit.from_json(kept)
+                if kept["cohort"] == plan.cohort:
+                    return Audit.from_json(kept)
     return None
 
 

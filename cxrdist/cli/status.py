@@ -12,12 +12,12 @@ from rich.text import Text
 from cxrdist.cli.commands import existing_run
 from cxrdist.cli.output import require_reader
 from cxrdist.run.artefacts import DamagedError, read_json
-from cxrdist.run.context import read_plan
+from cxrdist.run.context import read_plan, read_study
 from cxrdist.run.lock import Sign, Watch
 from cxrdist.run.lung_plan import LUNGS, read_lung_plan
 from cxrdist.run.results import JobStatus, Standing, all_statuses
 from cxrdist.run.store import Store
-from cxrdist.run.sweep_results import planned_searches, records_of
+from cxrdist.run.sweep_results import check_sweep, planned_searches, records_of
 from cxrdist.run.text import duration
 from cxrdist.study import layout
 
@@ -40,6 +40,8 @@ def status_command(run_dir: str, *, watch: float | None = None) -> None:
         for one in statuses:
             if one.standing is Standing.DAMAGED:
                 raise DamagedError(one.reason)
+        if not _is_of_lungs(store):
+            check_sweep(store, read_study(store), read_plan(store))
         return
     with Live(
         _picture(store, _statuses(store, driver), driver, bars=True), console=console, auto_refresh=False

@@ -222,7 +222,9 @@ def check(command: str, name: str, how: str, run: Path, whole: Shown, finished: 
     elif command == "status" and undone:
         assert "3 of 4 done" in shown.output, what
     else:
-        assert lines(shown.output, run.parent) == lines(whole.output, finished), what
+        if not (command == "compare" and how == "removed" and name == "audit/audit.json"):
+            # There, the warning of what the audit found is of one run instead of both.
+            assert lines(shown.output, run.parent) == lines(whole.output, finished), what
         before, after = dict(whole.results or {}), dict(shown.results or {})
         if name in OPTIONAL and how != "cut":
             for field in OF_OPTIONAL:
