@@ -1,5 +1,6 @@
 """A study packed for a cluster: the files that go along, and the command that is run there."""
 
+import os
 import re
 import secrets
 import time
@@ -75,6 +76,8 @@ def pack(study: Study, run_dir: str, images: str, manifest: str | None = None, c
     else:
         _require_path("--run-dir", run_dir, ", or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
     _require_path("--images", images)
+    if os.path.normpath(run_dir) == os.path.normpath(images):
+        raise UserError(f"--run-dir is {run_dir!r}, the folder of the images; give the run a folder of its own.")
     data = study.model_dump(mode="json")
     files = {}
     if manifest is None:

@@ -234,3 +234,10 @@ def test_a_program_that_is_not_installed_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=f"^The program '{program}' is not on the PATH; [^\n]*--to {to}"):
         connect(to).jobs()
+
+
+def test_the_folder_of_the_images_is_no_run_directory(study: Study) -> None:
+    for run_dir in ("/images", "/images/", "/runs/../images"):
+        with pytest.raises(UserError, match=r"--run-dir is .* the folder of the images"):
+            pack(study, run_dir, "/images")
+    assert pack(study, "/images/runs/1", "/images").run_dir == "/images/runs/1"
