@@ -132,14 +132,15 @@ class Place:
         images = self.folder / "phantoms"
         where = ["--images", str(images), "--run-dir", str(self.folder / run_dir), "--executor", self.executor]
         where += ["--set", f"execution.cache={self.folder / 'cache'}"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "cxrdist", "run", str(self.folder / "study.yaml"), *where],
-            stdin=subprocess.DEVNULL,
-            stdout=(self.folder / "output").open("w"),
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with (self.folder / "output").open("w") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cxrdist", "run", str(self.folder / "study.yaml"), *where],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def output(self) -> str:
         """What the last command printed."""

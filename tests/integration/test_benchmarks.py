@@ -165,12 +165,13 @@ def test_kills_at_random_moments_change_nothing_and_leave_nothing(tmp_path):
 
 
 @pytest.mark.alone
-def test_where_rays_gcs_is_killed_while_it_starts_the_command_says_so_and_leaves_nothing(tmp_path):
+def test_where_rays_gcs_is_killed_while_it_starts_the_command_says_so_or_starts_another(tmp_path):
     """Ray itself waits a minute in the main thread, then ends the process without a word of ours."""
     kill = kills.kill_at(kills.prepare(tmp_path, "ray"), "run", "GCS", 0, random.Random(0))
     assert kill is not None
-    assert (kill.status, kill.left, kill.traceback) == (1, 0, False)
-    assert "The Ray cluster was lost (its gcs_server ended); what was done is kept" in kill.error
+    assert (kill.left, kill.traceback) == (0, False)
+    lost = "The Ray cluster was lost (its gcs_server ended); what was done is kept"
+    assert kill.status == 0 if not kill.error else kill.status == 1 and lost in kill.error
 
 
 def test_what_a_kill_left_differing_or_told_of_by_a_traceback_is_counted():
