@@ -249,6 +249,7 @@ READERS = {
     "run.artefacts": "where run directories are read",
     "run.store": "reads JSON for it",
     "run.results": "reads the classes in the metadata of a file that was checked",
+    "run.context": "reads in the metadata of features what computed them",
     "run.tracking_live": "reads a pipe",
     "run.kuberay_jobs": "reads what kubectl prints",
     "run.kuberay_manifest": "copies plain data",
