@@ -101,7 +101,7 @@ def test_pixels_are_not_decoded(file_format, options):
     ("data", "limits", "reason"),
     [
         (b"", Limits(), "is empty"),
-        (encoded("GIF"), Limits(), "is not an image"),
+        (encoded("GIF"), Limits(), "is GIF, which is not decoded"),
         (encoded("JPEG")[:20], Limits(), "is (damaged|truncated)"),
         (encoded("PNG"), Limits(max_bytes=50), "more than the limit of 50"),
         (encoded("PNG"), Limits(max_pixels=3149), "has 70 x 45 pixels, more than the limit"),
