@@ -55,7 +55,7 @@ class Outputs:
     ) -> None:
         self._folder = os.path.realpath(folder)
         self._names = list(dict.fromkeys(names))
-        self._remedy = f"give another place as {option}"
+        self._option, self._remedy = option, f"give another place as {option}"
         self._inputs = _without_links(inputs)
         self._trees = {os.path.realpath(tree) for tree in trees}
         self._known = frozenset(known)
@@ -116,7 +116,7 @@ class Outputs:
         holding = {os.path.dirname(path) for path in images}  # noqa: PTH120 - of thousands of texts
         folders = dict.fromkeys(os.path.dirname(os.path.join(self._folder, name)) for name in self._names)  # noqa: PTH118, PTH120
         for folder in folders:
-            _require_folder(Path(folder), self._remedy)
+            _require_folder(Path(folder), self._option)
             real = os.path.realpath(folder)
             if real in self._trees:
                 raise UserError(f"{folder!r} is a folder of inputs, which nothing is written into; {self._remedy}.")
@@ -204,10 +204,12 @@ def _images_of(folder: str) -> Iterator[str]:
         return
 
 
-def _require_folder(path: Path, remedy: str) -> None:
+def _require_folder(path: Path, option: str) -> None:
     """Refuse a folder that cannot be made since a file has its name, or that of one it lies in."""
     for each in (path, *path.parents):
         if each.is_dir():
             return
         if os.path.lexists(each):
-            raise UserError(f"{str(path)!r} cannot be made, for {str(each)!r} is no folder; {remedy}.")
+            raise UserError(
+                f"{str(path)!r} cannot be made, for {str(each)!r} is no folder; choose another with {option}."
+            )

@@ -126,7 +126,10 @@ def _study_and_run(
         )
     store = open_store(target)
     if not store.exists(layout.PLAN):
-        raise UserError(f"{target} is neither a study file nor a run directory; `cxrdist run` makes one.")
+        raise UserError(
+            f"{target} is neither a study file nor a run directory (it holds no {layout.PLAN}); `cxrdist run` "
+            "makes one."
+        )
     require_study(store)
     study = read_study(store)
     # The cluster that the run had may be gone: the one to join now is the one that is named now.

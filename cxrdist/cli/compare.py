@@ -44,7 +44,9 @@ def compare_command(run_dirs: Sequence[str], out: Path) -> None:
         IncompleteStudyError: fold jobs of one are missing.
     """
     runs = _open(run_dirs, out)
-    Outputs(out, [PAGE], option="--out")
+    if out.is_dir():
+        # Of a place that cannot be written, the tables are printed before that is said.
+        Outputs(out, [PAGE], option="--out")
     for run in runs[1:]:
         _require_same_cohort(runs[0], run)
     labels = study_labels([run.name for run in runs], [folder_name(run.store) for run in runs])

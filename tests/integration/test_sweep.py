@@ -23,7 +23,7 @@ from cxrdist.run.computing import Computing
 from cxrdist.run.context import feature_file
 from cxrdist.run.driver import run_sweep
 from cxrdist.run.prepare import Prepared, prepare
-from cxrdist.run.store import Store
+from cxrdist.run.store import Store, parse_json
 from cxrdist.run.sweep import Sweep
 from cxrdist.run.sweep_inline import InlineSweeper
 from cxrdist.run.sweep_plan import SearchImages, plan_searches, sweep_images, write_search
@@ -111,7 +111,7 @@ def options(folder: Path, run_dir: Path, *more: str) -> list[str]:
 
 
 def records(run: Path, key: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(run.glob(f"sweep/{key}/trials/*.json"))]
+    return [parse_json(path.read_bytes()) for path in sorted(run.glob(f"sweep/{key}/trials/*.json"))]
 
 
 @pytest.fixture(scope="module")
