@@ -417,7 +417,7 @@ def bombs():
             with_elements(element(0x0008, 0x0005, b"UT", b"", 0xFFFFFFF0)), "is damaged"
         ),
         "a body part that is a lie": (
-            with_elements(element(0x0018, 0x0015, b"UT", b"", 0xFFFFFFF0)), "is truncated in its header"
+            with_elements(element(0x0018, 0x0015, b"UT", b"", 0xFFFFFFF0)), "lacks PhotometricInterpretation"
         ),
         "pixels that are a lie": (dicom_file(Rows=9_000, Columns=9_000), "has 960 bytes of pixels, fewer than"),
         "a tile a pixel": (

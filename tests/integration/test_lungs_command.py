@@ -239,12 +239,15 @@ def test_another_recipe_is_trained_again_and_fewer_folds_are_not(command: Comman
     code, output = command(*copied.arguments("--folds", "0"))
     assert code == 0, output
     assert "Lung network, by fold" not in output
+    # What the plan no longer has is set aside, and comes back with it.
+    assert copied.done() == {path: when for path, when in done.items() if path.parent.name == "final"}
+    assert command(*copied.arguments())[0] == 0
     assert copied.done() == done
 
     code, output = command(*copied.arguments("--folds", "0", "--normalization", "none"))
     assert code == 0, output
     after = copied.results()
-    assert {name for name in before if after[name] != before[name]} == {
+    assert {name for name in after if after[name] != before[name]} == {
         "final/model.safetensors",
         "final/predictions.parquet",
     }

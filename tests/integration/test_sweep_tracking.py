@@ -1,6 +1,5 @@
 """W&B follows a sweep: one run a trial, with what the trial's record says; read back from W&B's own files."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import pytest
 
 from cxrdist.cohort.phantoms import draw_phantoms
 from cxrdist.config.models import TrackingConfig
-from cxrdist.run.store import Store
+from cxrdist.run.store import Store, parse_json
 from cxrdist.run.tracking_wandb import WandbTracker, run_facts, start_wandb
 from tests.integration.conftest import Command, Workplace, rows_of, run_here, write_rows
 from tests.integration.wandb_files import Run, files_of, read_run, runs_of
@@ -47,7 +46,7 @@ def trials_of(run_dir: Path) -> dict[str, dict[str, Any]]:
     """Read the trials' records by the names that their runs should have."""
     found = {}
     for path in run_dir.glob("sweep/*/*/trials/[0-9]*.json"):
-        record = json.loads(path.read_text())
+        record = parse_json(path.read_bytes())
         found[f"{'/'.join(path.parts[-4:-2])}/trial-{record['number']:03d}"] = record
     return found
 
