@@ -62,14 +62,14 @@ class RaySession:
         if self._watch is not None:
             self._watch.end()
             self._watch = None
-        if self._started:
-            self._started = False
-            if is_lost:
-                # It would wait for the head. A local cluster's processes end with this one.
-                leave_behind()
-            else:
-                ray.shutdown()
-                self._end_head()
+        if is_lost:
+            # It would wait for the head. A local cluster's processes end with this one.
+            leave_behind()
+        elif self._started or self._head is not None:
+            # A local one that was interrupted while it started, too.
+            ray.shutdown()
+            self._end_head()
+        self._started = False
 
     def _end_head(self) -> None:
         if self._head is not None:
@@ -109,9 +109,13 @@ class RaySession:
         else:
             options["address"] = self._address
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        context = self._connect(options)
-        # Ray's own handler ends the process with a status that says nothing.
-        signal.signal(signal.SIGTERM, on_sigterm)
+        try:
+            context = self._connect(options)
+        except SystemExit:
+            # Ray's own handler of SIGTERM, which it has set meanwhile: a status that says nothing.
+            raise KeyboardInterrupt from None
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
         self._started = True
         self.dashboard = context.dashboard_url or ""
 

@@ -1,8 +1,11 @@
 """What is refused before Ray is started, since Ray would say it late, in part, or in its own words."""
 
+import signal
 import socket
+import sys
 
 import pytest
+import ray
 
 from cxrdist.errors import UserError
 from cxrdist.run.ray_session import RaySession, require_room_for_sockets
@@ -50,3 +53,16 @@ def test_a_session_says_it_before_it_starts_anything(monkeypatch, tmp_path):
     with RaySession(None) as session, pytest.raises(UserError, match="TMPDIR is"):
         session.start()
     assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_while_ray_starts_ends_the_command_as_at_any_other_time(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
+    with RaySession(None) as session, pytest.raises(KeyboardInterrupt):
+        session.start()
+    assert signal.getsignal(signal.SIGTERM) is before
