@@ -48,7 +48,7 @@ POLL_SECONDS = 0.05
 
 DRIVER = {f"driver {number.name}": number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)}
 OF_RAY = {"lane": "ray::", "board": "ray::MeasuredBoard", "raylet": "raylet/raylet", "GCS": "gcs/gcs_server"}
-"""What their command lines hold; a lane is any process that works for Ray's driver and is not the board."""
+"""What their command lines hold; a lane is any other worker of Ray's that has work: Train's controller, too."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def find(target: str, living: dict[Process, str], random_: random.Random) -> int
     found = sorted(
         one.pid
         for one, line in living.items()
-        if mark in line and (target != "lane" or not ("MeasuredBoard" in line or "IDLE" in line))
+        if mark in line and (target != "lane" or not any(word in line for word in ("MeasuredBoard", "IDLE", "Agent")))
     )
     return random_.choice(found) if found else None
 
