@@ -312,8 +312,8 @@ def pixels(place: Place, cases: Path) -> Iterator[Line]:
                 said = [row["reason"] for row in _rows(page / "odd_images.csv") if row["path"] == name]
                 yield Line(f"{folder}/{name}", "check", said[0] if said else "not named", bool(said))
         if folder == "pix":
-            wanted = Right(1, ("name another part of the body than the chest",))
-            yield Line("pix/d_body_*", "check", f"{checked.status} {checked.sentence}", wanted.holds(checked))
+            named = Right(1, ("name another part of the body than the chest",))
+            yield Line("pix/d_body_*", "check", f"{checked.status} {checked.sentence}", named.holds(checked))
 
 
 def polarity(place: Place, cases: Path) -> Iterator[Line]:
