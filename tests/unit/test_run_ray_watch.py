@@ -73,8 +73,8 @@ def test_what_the_head_has_started_is_killed_when_its_driver_is(raylet):
         head, worker = driver.stdout.readline().split()
         assert lives(worker)
         os.killpg(driver.pid, signal.SIGKILL)
-    wait_until(lambda: not lives(worker))
-    assert not lives(head)
+    # On a busy machine a process that was killed may take a moment to end.
+    wait_until(lambda: not lives(worker) and not lives(head))
 
 
 def test_at_the_end_nothing_is_left_of_it(raylet):
