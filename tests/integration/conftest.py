@@ -248,6 +248,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, shared
 
 
 @pytest.fixture
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder, a cache and settings of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
 def command() -> Command:
     """Run the command line in this process: quicker, for what needs no process of its own."""
     return run_here

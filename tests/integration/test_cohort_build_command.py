@@ -18,15 +18,7 @@ from tests.unit.dicom_examples import dicom_file
 
 README = Path(__file__).resolve().parents[2] / "data_manifests" / "README.md"
 
-
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, a cache and settings of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 
 def blocks(heading: str, language: str) -> list[str]:

@@ -11,15 +11,7 @@ from tests.integration.conftest import Command, assert_one_sentence
 from tests.unit.cohort_check_examples import draw_rows, write_manifest
 from tests.unit.dicom_examples import dicom_file
 
-
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, a cache and settings of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
