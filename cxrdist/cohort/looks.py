@@ -158,7 +158,7 @@ def _described(looks: Looks, row: int, number: int) -> tuple[OddKind, str]:
         case 4:
             return (
                 "range",
-                f"uses few grey values (98 % of its pixels are {looks.low[row]} to {looks.high[row]} of 255)",
+                f"uses few grey values (98% of its pixels are {looks.low[row]} to {looks.high[row]} of 255)",
             )
     return "negative", "looks like a negative of what most images have in common"
 

@@ -123,7 +123,7 @@ def _parts(check: CohortCheck, written: Written) -> list[PagePart]:
 def _about_looks(check: CohortCheck, n_shown: int) -> tuple[str, ...]:
     how = (
         f"A usable image is odd where {MOST_ALIKE:.0%} of its pixels have one grey value, or are nearly black or "
-        f"white; where 98 % of them lie within {LEAST_RANGE} of 256 levels; and where it correlates by less than "
+        f"white; where 98% of them lie within {LEAST_RANGE} of 256 levels; and where it correlates by less than "
         f"{NEGATIVE} with what the images have in common, as their negatives would."
     )
     found = len(check.odd)

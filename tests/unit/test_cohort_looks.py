@@ -59,7 +59,7 @@ def test_what_chests_look_like_is_not_odd():
         (lambda image: np.where(np.arange(SIDE) < 60, 77, image), "value", "94% of its pixels of one grey value (77 "),
         (lambda image: image // 31, "dark", "nearly black (100% of its pixels are at most 8 of 255)"),
         (lambda image: 255 - image // 31, "bright", "nearly white (100% of its pixels are at least 247 of 255)"),
-        (lambda image: image // 10 + 40, "range", "few grey values (98 % of its pixels are 40 to "),
+        (lambda image: image // 10 + 40, "range", "few grey values (98% of its pixels are 40 to "),
         (lambda image: 255 - image, "negative", "looks like a negative of what most images have in common"),
     ],
 )
